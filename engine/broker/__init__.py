@@ -1,0 +1,1 @@
+"""The trading connection: library edge, compiled decoding, message governor, order book-keeping, synchronisation."""

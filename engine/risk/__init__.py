@@ -1,0 +1,1 @@
+"""Pure decisions about risk: stops, pre-trade gate, guardrails, flatten, accounting, reconciliation."""

@@ -1,0 +1,134 @@
+"""An instance: the directory of regions under /dev/shm, its life cycle and who lives in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine import topology
+from engine.config import Config, dump, load
+from engine.domain.codes import ServiceState
+from shm.cell import CellReader
+from shm.errors import RegionMissing, ShmError
+from shm.layouts import HEARTBEAT
+from shm.region import Region, boot_id_hash, start_ticks
+
+_H_BOOT = 9
+CONFIG_FILE = "config.toml"
+
+
+class InstanceRunning(Exception):
+    """A second instance was asked for; the text names the pid of the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """What a service's heartbeat says."""
+
+    service: str
+    pid: int
+    alive: bool
+    state: ServiceState
+    t_beat_ns: int
+    incarnation: int
+
+
+def heartbeat(config: Config, service: str) -> Life:
+    """Last heartbeat of a service. Raises ShmError if the instance is not there."""
+    spec = topology.cell_region(topology.cell(f"heartbeat.{service}"))
+    with Region.attach(config.shm_dir, spec) as region:
+        beat = CellReader(region, HEARTBEAT).read()
+        pid, ticks = int(beat["pid"]), int(beat["start_ticks"])
+        return Life(
+            service,
+            pid,
+            pid > 0 and start_ticks(pid) == ticks,
+            ServiceState(int(beat["state"])),
+            int(beat["t_beat_ns"]),
+            int(beat["incarnation"]),
+        )
+
+
+def living(config: Config) -> list[Life]:
+    """Services of the instance whose process lives; empty if there is no instance."""
+    found = []
+    for service in topology.SERVICES:
+        with contextlib.suppress(ShmError):
+            life = heartbeat(config, service.name)
+            if life.alive:
+                found.append(life)
+    return found
+
+
+def create(config: Config) -> int:
+    """Make every region, or continue with those of an instance whose processes are all gone. Returns the generation.
+
+    Regions of a dead boot are removed first. Raises InstanceRunning, RegionMismatch (another layout), RegionFull.
+    """
+    directory = config.shm_dir
+    alive = living(config)
+    if alive:
+        raise InstanceRunning(
+            f"instance {config.instance.name} is running ({alive[0].service} has pid {alive[0].pid}); "
+            f"stop it with `l2dash down` or choose another instance.name"
+        )
+    generation = 1
+    if directory.exists():
+        if _of_dead_boot(directory):
+            shutil.rmtree(directory)
+        else:
+            missing = []
+            for spec in topology.regions():
+                try:
+                    with Region.attach(directory, spec) as region:
+                        generation = max(generation, region.generation)
+                except RegionMissing:
+                    missing.append(spec)
+            for spec in missing:
+                Region.create(directory, spec, generation).close()
+            _write_config(config)
+            return generation
+    directory.mkdir(mode=0o700, parents=True)
+    try:
+        for spec in topology.regions():
+            Region.create(directory, spec, generation).close()
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    _write_config(config)
+    return generation
+
+
+def _of_dead_boot(directory: Path) -> bool:
+    spec = next(iter(topology.regions()))
+    with contextlib.suppress(OSError):
+        raw = (directory / spec.name).read_bytes()[: (_H_BOOT + 1) * 8]
+        if len(raw) == (_H_BOOT + 1) * 8:
+            return int.from_bytes(raw[-8:], "little", signed=True) != boot_id_hash()
+    return False
+
+
+def _write_config(config: Config) -> None:
+    path = config.shm_dir / CONFIG_FILE
+    temporary = path.with_name(f".{CONFIG_FILE}.{os.getpid()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(dump(config))
+    temporary.replace(path)
+
+
+def remove(config: Config) -> None:
+    """Remove all regions. Raises InstanceRunning while a service lives."""
+    alive = living(config)
+    if alive:
+        raise InstanceRunning(f"{alive[0].service} still runs with pid {alive[0].pid}")
+    shutil.rmtree(config.shm_dir, ignore_errors=True)
+
+
+def running_config(name: str = "default", shm_root: str = "/dev/shm") -> Config | None:
+    """Configuration of an instance that exists, as it was started; None if there is none."""
+    path = Path(shm_root) / f"l2dash-{name}" / CONFIG_FILE
+    return load(path) if path.is_file() else None

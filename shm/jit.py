@@ -1,0 +1,95 @@
+"""How kernels are compiled: eagerly, with explicit signatures, into a cache keyed by everything they depend on.
+
+A kernel declares its signature, so importing its module either loads it from the cache or compiles it there and then;
+nothing can compile later. numba's own cache does not see edits in callees of other files, so the cache directory is
+keyed by a hash of all kernel-bearing sources, the library versions and the CPU.
+
+This module must be imported before ``numba`` is, because numba reads its cache directory at import.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).resolve().parent.parent
+_KERNEL_PACKAGES = (
+    "shm",
+    "engine/domain",
+    "engine/market",
+    "engine/model",
+    "engine/risk",
+    "engine/strategy",
+    "engine/paper",
+)
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("model name", "CPU part")):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def cache_key() -> str:
+    """Hash of all kernel-bearing sources, library versions, Python and CPU: 16 hex digits."""
+    digest = hashlib.blake2b(digest_size=8)
+    for package in _KERNEL_PACKAGES:
+        for path in sorted((_ROOT / package).rglob("*.py")):
+            digest.update(path.relative_to(_ROOT).as_posix().encode())
+            digest.update(path.read_bytes())
+    for name in ("numba", "llvmlite", "numpy"):
+        digest.update(f"{name}={metadata.version(name)}".encode())
+    digest.update(f"{sys.version_info[:3]}{platform.machine()}{_cpu_name()}".encode())
+    return digest.hexdigest()
+
+
+def cache_directory() -> Path:
+    """Where compiled kernels of exactly this code live.
+
+    ``L2DASH_KERNEL_CACHE`` names the directory itself and leaves freshness to the caller (development only);
+    otherwise it is ``$XDG_CACHE_HOME/l2dash/kernels/<key>`` (``~/.cache`` when unset).
+    """
+    explicit = os.environ.get("L2DASH_KERNEL_CACHE")
+    if explicit:
+        return Path(explicit)
+    base = os.environ.get("L2DASH_CACHE_DIR") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "l2dash"
+    )
+    return Path(base) / "kernels" / cache_key()
+
+
+if "numba" in sys.modules and "NUMBA_CACHE_DIR" not in os.environ:
+    raise ImportError("shm.jit must be imported before numba: numba reads its cache directory at import")
+os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_directory()))
+
+import numba  # noqa: E402
+import numpy as np  # noqa: E402
+
+
+def rec(dtype: np.dtype[Any]) -> Any:
+    """Numba type of a one-dimensional C-contiguous array of ``dtype`` records."""
+    return numba.from_dtype(dtype)[::1]
+
+
+def kernel(signature: Any, *, inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a module function for ``signature`` now, or load it from the cache.
+
+    ``error_model='numpy'``: a division by zero is inf or NaN, never an exception. ``.py_func`` is the interpreted form.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        return numba.njit(
+            signature, cache=True, nogil=True, error_model="numpy", inline="always" if inline else "never"
+        )(function)
+
+    return decorate
