@@ -6,9 +6,10 @@ come from the environment or from systemd credentials (see ``engine.runtime.secr
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -261,6 +262,16 @@ def _line_of(text: str, path: list[str]) -> int:
     return 0
 
 
+def _choices(path: list[str]) -> list[str]:
+    """Values of the Literal at a dotted path of the schema."""
+    kind: Any = Config
+    for part in path:
+        if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
+            kind = get_args(kind)[0]  # a tuple of sections
+        kind = get_type_hints(kind)[part]
+    return [str(value) or '""' for value in get_args(kind)]
+
+
 def check(config: Config, source: str = "config") -> None:
     """Cross-field rules that no single field can see. Raises ConfigError naming both fields."""
     g, lim, st, gw = config.guardrails, config.limits, config.strategy, config.gateway
@@ -282,6 +293,10 @@ def check(config: Config, source: str = "config") -> None:
          "a loopback address, or tls_cert and tls_key, or trusted_proxy = true"),
         (_loopback(config.cockpit.health_host) or config.cockpit.trusted_proxy, "cockpit.health_host", config.cockpit.health_host, "a loopback address, or trusted_proxy = true"),
     )  # fmt: skip
+    for section, values in msgspec.to_builtins(config).items():
+        for key, number in values.items():
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError(f"{source}: {section}.{key} = {number}: allowed is a finite number")
     for holds, field, value, allowed in rules:
         if not holds:
             raise ConfigError(f"{source}: {field} = {value}: allowed is {allowed}")
@@ -315,6 +330,8 @@ def from_mapping(data: dict[str, Any], source: str = "config", text: str = "") -
         for part in path:
             value = value.get(part, "") if isinstance(value, dict) else ""
         plain = re.sub(r" - at `[^`]*`", "", message)
+        if plain.startswith("Invalid enum value"):
+            plain = f"allowed are {', '.join(_choices(path))}"
         place = f"{source}:{line}" if line else source
         shown = "" if unknown or isinstance(value, dict | list) else f" = {value!r}"
         raise ConfigError(f"{place}: {'.'.join(path) or 'file'}{shown}: {plain}") from error

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from engine import topology
+from engine.config import ConfigError, from_mapping
+from engine.domain.codes import EventKind, ServiceState, Source
+from engine.runtime import instance as instances
+from engine.runtime import universe
+from engine.runtime.ids import IdSource, intent_of, order_ref
+from engine.runtime.instance import InstanceRunning
+from engine.runtime.testing import TestInstance, instance
+from shm.errors import NotDeclared, RegionMismatch
+
+
+@pytest.fixture
+def inst(tmp_path: Path) -> TestInstance:
+    return instance(tmp_path)
+
+
+def test_a_service_gets_only_what_the_topology_gives_it(inst: TestInstance) -> None:
+    with inst:
+        algo = inst.context("algo")
+        with pytest.raises(NotDeclared, match="written by broker-bridge"):
+            algo.ring_writer("ticks")
+        with pytest.raises(NotDeclared, match="not read by algo"):
+            algo.ring_reader("commands.cli")
+        with pytest.raises(NotDeclared, match="written by watchdog"):
+            algo.cell_writer("lease")
+
+
+def test_events_carry_both_clocks_and_text_is_cut_between_characters(inst: TestInstance) -> None:
+    with inst:
+        bridge, recorder = inst.context("broker-bridge"), inst.context("recorder")
+        bridge.events.emit(EventKind.ALERT, text="ä" * 200, ref_id=5)
+        (event,) = recorder.ring_reader("events.broker-bridge").poll()
+        assert event["t_ns"] == inst.clock.now
+        assert event["t_wall_ns"] == inst.clock.wall_ns(inst.clock.now)
+        assert event["text"].decode() == "ä" * 88
+        assert event["ref_id"] == 5
+
+
+def test_order_ring_full_is_an_answer(inst: TestInstance) -> None:
+    from shm.ring import RingFull
+
+    with inst:
+        writer = inst.context("algo").ring_writer("orders.algo")
+        for _ in range(topology.ORDER_SLOTS):
+            writer.publish_record()
+        with pytest.raises(RingFull):
+            writer.publish_record()
+        reader = inst.context("broker-bridge").ring_reader("orders.algo", batch=2048)
+        assert len(reader.poll()) == topology.ORDER_SLOTS
+        writer.publish_record()
+
+
+def test_second_instance_is_refused_with_the_pid_of_the_first(inst: TestInstance) -> None:
+    with inst:
+        context = inst.context("recorder")
+        context.start_heartbeat(context.clock.now_ns())
+        with pytest.raises(InstanceRunning, match=f"recorder has pid {os.getpid()}"):
+            instances.create(inst.config)
+
+
+def test_restart_continues_with_the_regions_of_the_dead(inst: TestInstance) -> None:
+    with inst:
+        inst.context("broker-bridge").events.emit(EventKind.ALERT, text="kept")
+        instances.create(inst.config)
+        assert inst.context("recorder").ring_reader("events.broker-bridge").poll()[0]["text"] == b"kept"
+
+
+def test_regions_of_another_layout_are_refused_and_left_alone(inst: TestInstance) -> None:
+    with inst:
+        path = inst.config.shm_dir / "lease"
+        raw = bytearray(path.read_bytes())
+        raw[8] = 99
+        path.write_bytes(raw)
+        with pytest.raises(RegionMismatch, match="lease: layout version is 99"):
+            instances.create(inst.config)
+        assert path.read_bytes() == bytes(raw)
+
+
+def test_heartbeat_tells_incarnations_and_progress(inst: TestInstance) -> None:
+    with inst:
+        context = inst.context("algo")
+        beat = context.start_heartbeat(5)
+        beat.set_state(ServiceState.READY, 7)
+        beat.beat(9, 3, 10, lag=2)
+        beat.beat(11, 4, 10, lag=1)
+        life = instances.heartbeat(inst.config, "algo")
+        assert life.alive
+        assert (life.state, life.t_beat_ns, life.incarnation) == (ServiceState.READY, 11, 1)
+        assert context.start_heartbeat(20).incarnation == 2
+
+
+def test_doorbell_wakes_a_sleeper_and_costs_nothing_when_nobody_sleeps(inst: TestInstance) -> None:
+    with inst:
+        sleeper, producer = inst.context("ml-service"), inst.context("broker-bridge")
+        bell = sleeper.doorbell()
+        producer.wake("ml-service")  # nobody sleeps: no byte is left behind
+        with pytest.raises(BlockingIOError):
+            os.read(bell._fd, 1)
+        bell.announce()
+        threading.Timer(0.05, producer.wake, ("ml-service",)).start()
+        bell.sleep(30.0)  # the test's own timeout fails it if the wake-up is lost
+
+
+def test_ids_are_unique_over_sources_restarts_and_counts() -> None:
+    first, second = IdSource(1_700_000_000_000_000_000), IdSource(1_700_000_001_000_000_000)
+    ids = {s.next(source) for s in (first, second) for source in Source for _ in range(100)}
+    assert len(ids) == 2 * len(Source) * 100
+    assert all(0 < i < 2**63 for i in ids)
+    assert all(intent_of(order_ref(i)) == i for i in ids)
+    assert intent_of("manual") == 0
+    assert intent_of("L2:xyz") == 0
+
+
+def test_universe_is_indexed_in_order_with_the_index_last() -> None:
+    config = from_mapping({"universe": {"stocks": [{"symbol": "AMZN"}, {"symbol": "IBM"}]}})
+    found = universe.instruments(config)
+    assert [i.symbol for i in found] == ["AMZN", "IBM", "INDU"]
+    assert [i.index for i in found] == [0, 1, 2]
+    assert found[0].con_id == 3691937
+    assert universe.index_symbol(config) == 2
+
+
+def test_a_symbol_named_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="AMZN is named twice"):
+        universe.instruments(from_mapping({"universe": {"stocks": [{"symbol": "AMZN"}, {"symbol": "AMZN"}]}}))
