@@ -25,6 +25,7 @@ from typing import Any
 import shm.jit  # noqa: F401  isort: skip  (sets the cache directory before numba is imported)
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 
@@ -86,8 +87,10 @@ def cpu_pause(typingctx: Any) -> Any:
     signature = types.void()
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        text = "yield" if platform.machine() in ("aarch64", "arm64") else "pause"
-        builder.asm(ir.FunctionType(ir.VoidType(), []), text, "", [], side_effect=True)
+        arm = platform.machine() in ("aarch64", "arm64")
+        name, arguments = ("llvm.aarch64.hint", [ir.IntType(32)]) if arm else ("llvm.x86.sse2.pause", [])
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), arguments), name)
+        builder.call(function, [ir.Constant(ir.IntType(32), 1)] if arm else [])
         return context.get_dummy_value()
 
     return signature, codegen
