@@ -1,0 +1,378 @@
+"""The session with the gateway: connect, probe, read the books, listen. Applies ``Connectivity`` and feeds the books.
+
+After every (re)connect: executions, open orders, positions, account, all asked for at once; compared when the last has
+ended; only then is the bridge reconciled. Until then entries are blocked.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from engine.broker import news as n
+from engine.broker import sync
+from engine.broker.bookkeeper import Bookkeeper
+from engine.broker.cells import Cells
+from engine.broker.connectivity import Connectivity
+from engine.broker.contracts import ContractBook
+from engine.broker.desk import Desk
+from engine.broker.facts import Gatekeeper
+from engine.broker.feed import Feed
+from engine.broker.governor import Governor, Priority
+from engine.broker.link import BrokerLink
+from engine.broker.statefile import OrderIds
+from engine.broker.sync import Part
+from engine.domain.codes import EventKind, LinkState, Severity, Source
+from engine.runtime.context import Context
+from shm.counters import Counters
+
+_QUIET = frozenset((2104, 2106, 2107, 2108, 2119, 2158, 10167, 202, 399))
+_TELL_AGAIN_NS = 30_000_000_000
+_QUESTION_NS = 500_000_000
+_ADVICE = {
+    326: "another program uses this client id: stop it, or change gateway.client_id",
+    10197: "a competing session took the market data: log out there",
+    100: "too many messages: the gateway is about to disconnect us",
+    1300: "the gateway changed its socket port: correct gateway.port",
+}
+_FARM_DOWN, _FARM_UP = (2103, 2105, 2157), (2104, 2106, 2158)
+
+
+class Session:
+    def __init__(
+        self,
+        context: Context,
+        link: BrokerLink,
+        conn: Connectivity,
+        books: Bookkeeper,
+        desk: Desk,
+        feed: Feed,
+        contracts: ContractBook,
+        gate: Gatekeeper,
+        cells: Cells,
+        governor: Governor[Callable[[int], None]],
+        ids: OrderIds,
+        counters: Counters,
+        changed: Callable[[int], None],
+    ) -> None:
+        self._context = context
+        self._config = context.config
+        self._clock = context.clock
+        self._events = context.events
+        self._instruments = context.instruments
+        self._link, self.conn, self._books, self._desk, self._feed = link, conn, books, desk, feed
+        self._contracts, self._gate, self._cells, self._governor = contracts, gate, cells, governor
+        self._ids = ids
+        self._counters = counters
+        self._changed = changed
+        """Called when the link's state or reconciliation changed, so that stops are published at once."""
+        self._chance = random.Random(context.ids.next(Source.BRIDGE))
+        self._void = 0
+        self._told = ("", 0)
+        self._next_question_ns = 0
+        self._reading_due = False
+        self._details_due: list[int] = []
+        self._handlers: dict[type, Callable[[Any, int], None]] = {
+            n.LinkUp: self._up,
+            n.LinkDown: self._down,
+            n.OrderStatusNews: books.order_status,
+            n.OpenOrderNews: books.open_order,
+            n.OpenOrdersEnd: lambda _, t: self._ended(Part.ORDERS, t),
+            n.ExecutionNews: books.execution,
+            n.ExecutionsEnd: self._executions_end,
+            n.CommissionNews: books.commission,
+            n.PositionNews: books.position,
+            n.PositionsEnd: lambda _, t: self._ended(Part.POSITIONS, t),
+            n.AccountValueNews: lambda news, _: books.account_value(news),
+            n.AccountEnd: lambda _, t: self._ended(Part.ACCOUNT, t),
+            n.ErrorNews: self._error,
+            n.TimeNews: self._time,
+            n.ContractNews: self._contract,
+            n.ContractEnd: lambda *_: None,
+            n.MarketRuleNews: self._rule,
+            n.ShortableNews: lambda news, _: gate.shortable(news.symbol, news.value),
+            n.HaltNews: self._halt,
+            n.DataTypeNews: self._data_type,
+        }
+
+    def take(self, news: n.News, now_ns: int) -> None:
+        self._handlers[type(news)](news, now_ns)
+
+    # Connecting.
+
+    def connect_if_due(self, now_ns: int) -> None:
+        if not self.conn.due(now_ns):
+            return
+        self.conn.connecting(now_ns)
+        self._publish(now_ns)
+        self._link.connect(now_ns)
+
+    def reconnect(self, now_ns: int) -> None:
+        """An operator's wish: drop what is there and connect now."""
+        self._link.disconnect("reconnect requested")
+        while self._link.news:
+            self.take(self._link.news.popleft(), now_ns)
+        self.conn.hurry(now_ns)
+        self.connect_if_due(now_ns)
+
+    def _publish(self, now_ns: int) -> None:
+        b = self._cells.broker
+        b["link"], b["down_since_ns"] = int(self.conn.state), self.conn.down_since_ns
+        b["reconciled"] = self._books.reconciled
+        b["farms_down"] = len(self.conn.farms_down)
+        b["probe_sent_ns"] = self.conn.probe_sent_ns
+        self._gate.account["connected"] = self.conn.session and self.conn.state != LinkState.BROKER_LOST
+        self._gate.account["reconciled"] = self._books.reconciled
+        self._cells.publish_broker(now_ns)
+        self._changed(now_ns)
+
+    def _up(self, news: n.LinkUp, now_ns: int) -> None:
+        self.conn.opened(now_ns)
+        self._ids.raise_to(news.next_order_id)
+        self._books.check_account(news.accounts)
+        self._cells.broker["server_version"] = news.server_version
+        self._cells.broker["reconnects"] += 1
+        self._counters.add("reconnects")
+        gw = self._config.gateway
+        self._tell_connectivity(
+            0, f"connected to {gw.host}:{gw.port}, server version {news.server_version}", Severity.INFO
+        )
+        if not self._books.account_ok:
+            self._tell_connectivity(0, self._books.account_text, Severity.P1)
+        self._void = 0
+        self._told = ("", 0)
+        self._reading_due = True
+        self._details_due = [i.index for i in self._instruments if self._details_old(i.index, now_ns)]
+        self._publish(now_ns)
+        self._read_if_due(now_ns)
+        self._feed.start(now_ns)
+        self._ask_details()
+
+    def _details_old(self, symbol: int, now_ns: int) -> bool:
+        facts = self._contracts.facts[symbol]
+        return facts is None or self._clock.wall_ns(now_ns) - facts.fetched_wall_ns > 6 * 3600 * 1_000_000_000
+
+    def _ask_details(self) -> None:
+        due, self._details_due = self._details_due, []
+        generation = self._feed.generation
+        for symbol in due:
+
+            def send(_: int, symbol: int = symbol) -> None:
+                if generation == self._feed.generation:
+                    self._link.request_details(symbol)
+
+            rank = 1.0 if self._contracts.facts[symbol] is not None else -1.0  # what READY waits for goes first
+            self._governor.submit(Priority.SUBSCRIPTION, send, rank)
+
+    def refresh_details(self, now_ns: int) -> None:
+        """Trading hours run out: ask anew for what is older than six hours."""
+        if self.conn.state == LinkState.UP and not self._governor.waiting:
+            self._details_due = [i.index for i in self._instruments if self._details_old(i.index, now_ns)]
+            self._ask_details()
+
+    def _down(self, news: n.LinkDown, now_ns: int) -> None:
+        was_up = self.conn.session
+        delay_ns = self.conn.lost(now_ns, self._chance.random())
+        self._governor.drop(Priority.PROBE)
+        self._desk.abandon(now_ns)
+        self._books.link_lost(now_ns)
+        self._feed.down(now_ns)
+        self._reading_due = False
+        self._publish(now_ns)
+        hint = ""
+        if news.refused:
+            hint = "; start the gateway or correct gateway.host and gateway.port"
+        elif "326" in news.reason:
+            hint = f"; {_ADVICE[326]}"
+        text = f"{news.reason}{hint}; next attempt in {delay_ns / 1e9:.2f} s"
+        told, told_ns = self._told
+        if was_up or told != news.reason or now_ns - told_ns > _TELL_AGAIN_NS:
+            self._told = (news.reason, now_ns)
+            self._context.log.warning("gateway not connected: %s", text)
+            self._tell_connectivity(502 if news.refused else 504, text, Severity.P2)
+
+    def _tell_connectivity(self, code: int, text: str, severity: Severity) -> None:
+        self._events.emit(EventKind.CONNECTIVITY, code, severity=severity, text=text)
+
+    # Probing.
+
+    def probe_if_due(self, now_ns: int) -> None:
+        if self.conn.mute(now_ns, self._link.last_message_ns):
+            silent = (now_ns - self._link.last_message_ns) / 1e9
+            self._link.disconnect(f"the gateway has been mute for {silent:.1f} s although it was asked for the time")
+            return
+        if self.conn.probe_due(now_ns) and self._governor.spend(Priority.PROBE, now_ns):
+            self._link.probe()
+            self._link.flush()
+            self.conn.probe_left(self._clock.now_ns())
+            self._cells.broker["probe_sent_ns"] = self.conn.probe_sent_ns
+            self._cells.publish_broker(now_ns)
+
+    def _time(self, news: n.TimeNews, now_ns: int) -> None:
+        rtt = self.conn.probe_answered(news.t_socket_ns)
+        if rtt:
+            self._counters.record("rtt_ns", rtt)
+            self._cells.round_trip(rtt)
+        # The gateway's time has whole seconds: its middle is the best guess.
+        wall = self._clock.wall_ns(news.t_socket_ns)
+        self._cells.broker["clock_offset_ns"] = news.epoch_s * 1_000_000_000 + 500_000_000 - wall
+        self._cells.broker["probe_sent_ns"] = 0
+
+    # Reading the books.
+
+    def want_reading(self) -> None:
+        """Some order's fate or a position is in question: read the books when the budget allows."""
+        self._reading_due = True
+
+    def want_reading_once(self, now_ns: int) -> None:
+        """The same, at most every half second: what is in question may need another look."""
+        if now_ns >= self._next_question_ns:
+            self._next_question_ns = now_ns + _QUESTION_NS
+            self._reading_due = True
+
+    def snapshot(self, command_id: int = 0, source: int = 0) -> None:
+        """Read the books for somebody; the answer follows as COMMAND_RESULT if ``command_id`` is given."""
+        self._books.wanted.append((command_id, source))
+
+    def _read_if_due(self, now_ns: int) -> None:
+        books = self._books
+        if not self.conn.session or self.conn.state == LinkState.BROKER_LOST or books.reading is not None:
+            return
+        due = self._reading_due or bool(books.wanted) or (books.reread_ns and now_ns >= books.reread_ns)
+        parts = sync.SNAPSHOT if books.reconciled else sync.FULL
+        count = parts.bit_count()
+        if not due or self._governor.room(Priority.PROBE, now_ns) < count:
+            return
+        for _ in range(count):
+            self._governor.spend(Priority.PROBE, now_ns)
+        self._reading_due = False
+        reading = books.begin(parts, now_ns)
+        reading.commands, books.wanted = books.wanted, []
+
+    def read_books(self, now_ns: int) -> None:
+        """Begin a reading that is due; void one that is late."""
+        reading = self._books.reading
+        if reading is not None and reading.late(now_ns):
+            self._void += 1
+            self._books.reading = None
+            self._books.wanted += reading.commands
+            self._reading_due = True
+            text = f"the gateway did not finish its answer ({reading.missing}) within {self._config.gateway.request_timeout_s:g} s"
+            self._tell_connectivity(0, text, Severity.P2)
+            if self._void >= 2:
+                self._link.disconnect(f"{text}, twice")
+                return
+        self._read_if_due(now_ns)
+
+    def _executions_end(self, news: n.ExecutionsEnd, now_ns: int) -> None:
+        reading = self._books.reading
+        if reading is not None and news.req_id == reading.executions_id:
+            self._ended(Part.EXECUTIONS, now_ns)
+
+    def _ended(self, part: Part, now_ns: int) -> None:
+        reading = self._books.reading
+        if reading is None or not reading.end(part):
+            return
+        self._void = 0
+        agreed = self._books.finish(now_ns)
+        for command_id, source in reading.commands:
+            if command_id:
+                b = self._cells.broker
+                text = f"snapshot {int(b['snapshot_id'])}: {int(b['snapshot_open_orders'])} open orders"
+                self._events.emit(EventKind.COMMAND_RESULT, 0, source=source, ref_id=command_id, text=text)
+        if agreed and not self._books.reconciled and self._books.account_ok:
+            self._books.reconciled = True
+            self.conn.synced()
+            self._events.emit(
+                EventKind.RECONCILE, text="executions, orders and positions read and compared: reconciled"
+            )
+        self._publish(now_ns)
+        self._context.wake("watchdog")
+
+    # Contracts and slow data.
+
+    def _contract(self, news: n.ContractNews, now_ns: int) -> None:
+        if news.symbol < 0:
+            return
+        rule = self._contracts.learn(news, self._clock.wall_ns(now_ns))
+        self._books.learn_contract(news.symbol, news.con_id)
+        self._link.qualify(news.symbol, news.con_id, news.primary_exchange)
+        self._gate.contract_changed(news.symbol)
+        self._gate.sessions(self._clock.wall_ns(now_ns))
+        if rule:
+            self._governor.submit(Priority.SUBSCRIPTION, lambda _: self._link.request_market_rule(rule), -2.0)
+
+    def _rule(self, news: n.MarketRuleNews, now_ns: int) -> None:
+        for symbol in self._contracts.learn_rule(news):
+            self._gate.contract_changed(symbol)
+
+    def _halt(self, news: n.HaltNews, now_ns: int) -> None:
+        self._gate.halted(news.symbol, news.halted)
+        self._feed.halt(news.symbol, news.halted, now_ns)
+
+    def _data_type(self, news: n.DataTypeNews, now_ns: int) -> None:
+        if news.kind != 1 and news.symbol >= 0:
+            name = self._instruments[news.symbol].symbol
+            text = f"{name}: the gateway sends delayed or frozen data (type {news.kind}): check the market-data subscription"
+            self._events.emit(EventKind.ALERT, news.kind, symbol=news.symbol, severity=Severity.P2, text=text)
+
+    # Errors.
+
+    def _error(self, news: n.ErrorNews, now_ns: int) -> None:
+        code = news.code
+        if news.symbol >= 0:
+            self._line_error(news, now_ns)
+        elif news.ref > 0:
+            order = self._books.register.find(order_id=news.ref)
+            if order is not None:
+                self._books.order_error(order, code, news.text, now_ns)
+                self._cells.order_event()
+            elif code not in _QUIET:
+                self._tell_connectivity(code, f"{code} {news.text} (id {news.ref})", Severity.P2)
+        elif code == 1100:
+            self.conn.broker_lost(now_ns)
+            self._books.reconciled = False
+            self._books.reading = None
+            self._tell_connectivity(code, news.text, Severity.P2)
+            self._publish(now_ns)
+        elif code in (1101, 1102):
+            if code == 1101:
+                self._feed.start(now_ns)
+            self._feed.suspect(now_ns)
+            if self.conn.broker_back():
+                self._reading_due = True
+            self._tell_connectivity(code, news.text, Severity.INFO)
+            self._publish(now_ns)
+        elif code in _FARM_DOWN or code in _FARM_UP:
+            farm = news.text.rpartition(":")[2] or str(code)
+            known = farm in self.conn.farms_down
+            if code in _FARM_DOWN:
+                self.conn.farms_down.add(farm)
+            else:
+                self.conn.farms_down.discard(farm)
+                if known and code == 2104:
+                    self._feed.suspect(now_ns)
+            if known or code in _FARM_DOWN:
+                self._tell_connectivity(code, news.text, Severity.P2 if code in _FARM_DOWN else Severity.INFO)
+            self._publish(now_ns)
+        elif code not in _QUIET:
+            advice = _ADVICE.get(code, "")
+            severity = Severity.P1 if code == 100 else Severity.P2 if advice or code < 2000 else Severity.INFO
+            self._tell_connectivity(code, f"{code} {news.text}{': ' + advice if advice else ''}", severity)
+
+    def _line_error(self, news: n.ErrorNews, now_ns: int) -> None:
+        name = self._instruments[news.symbol].symbol
+        if news.line == "details":
+            text = f"{name}: the broker does not know this contract ({news.code} {news.text}): correct universe.stocks"
+        else:
+            if news.code in _QUIET:
+                return
+            if news.code == 317:
+                self._counters.add("resyncs")
+            if news.code == 316:
+                self._gate.halted(news.symbol, True)
+            words = self._feed.error(news, now_ns)
+            text = f"{name}: {words}" if words else ""
+        if text:
+            self._events.emit(EventKind.ALERT, news.code, symbol=news.symbol, severity=Severity.P2, text=text)

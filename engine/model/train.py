@@ -1,0 +1,347 @@
+"""Training, a process of its own: bars -> candidate -> replay gate against the incumbent -> promoted or kept.
+
+The one place where the training stack, the paper market's generator and the tick store meet. A running ml-service is
+not touched: it looks at the ``current`` link at every bar end and swaps there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.config import Config, ConfigError, load
+from engine.domain.instruments import Instrument
+from engine.market.layout import FEATURE_SCHEMA
+from engine.market.replay import sequences
+from engine.model.bundle import BundleError, Registry
+from engine.model.evaluate import HOLDOUT, direction, gate, metrics_of, split, walk_forward
+from engine.model.fit import FitFailed, fit, match_states, score
+from engine.model.history import NoHistory, Progress, recorded_bars, synthetic_bars
+from engine.model.params import Model
+
+Records = npt.NDArray[np.void]
+KEPT = 3
+
+
+class TrainingRuns(Exception):
+    """Another training holds the model directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a training did. ``version`` is the candidate's; it serves only if ``promoted``."""
+
+    promoted: bool
+    version: int
+    incumbent: int | None
+    reasons: tuple[str, ...]
+    bars: int
+    seconds: float
+    model: Model
+
+
+def candidate_of(
+    bars: Records,
+    *,
+    states: int = 3,
+    seed: int = 7,
+    restarts: int = 5,
+    bar_s: float = 10.0,
+    provenance: str = "synthetic",
+    window: str = "",
+    incumbent: Model | None = None,
+    progress: Progress | None = None,
+) -> tuple[Model, tuple[bool, tuple[str, ...]]]:
+    """Fit on the first four fifths, judge on the last one. Returns the model with its metrics, and the gate's verdict.
+
+    Raises FitFailed.
+    """
+    bar_ns = int(bar_s * 1e9)
+    train, test = sequences(split(bars, 0.0, 1.0 - HOLDOUT), bar_ns), sequences(split(bars, 1.0 - HOLDOUT, 1.0), bar_ns)
+    usable = sum(len(s) for s in train)
+    if not train or not test:
+        raise FitFailed(f"{usable} usable bars in a row to train on: record at least 30 minutes, or use --synthetic")
+    folds = walk_forward(bars, bar_ns, states, seed, progress)
+    model = fit(
+        train,
+        states,
+        restarts=restarts,
+        seed=seed,
+        schema=FEATURE_SCHEMA,
+        bar_s=bar_s,
+        provenance=provenance,
+        window=window,
+        progress=progress,
+    )
+    if incumbent is not None:
+        model = match_states(model, incumbent)
+    holdout, overall = score(model, test), score(model, [*train, *test])
+    against = score(incumbent, test) if incumbent is not None else None
+    verdict = gate(model, holdout, overall, against)
+    metrics = {**model.metrics, **metrics_of(holdout, overall, folds, direction(model, bars, bar_ns))}
+    if against is not None and incumbent is not None:
+        metrics["incumbent"] = {"version": incumbent.version, "holdout_loglik": round(against.loglik, 4)}
+    metrics["gate"] = {"promoted": verdict.promoted, "reasons": list(verdict.reasons)}
+    return replace(model, metrics=metrics), (verdict.promoted, verdict.reasons)
+
+
+def train_synthetic(
+    instruments: Sequence[Instrument],
+    *,
+    seed: int = 7,
+    hours: float = 1.0,
+    states: int = 3,
+    restarts: int = 5,
+    bar_s: float = 10.0,
+    messages_per_s: float | None = None,
+    depth_rows: int = 10,
+    progress: Progress | None = None,
+) -> Model:
+    """A first model from a generated market, one for all symbols, marked ``provenance = "synthetic"``."""
+    bars = synthetic_bars(
+        instruments,
+        seed,
+        hours,
+        bar_s=bar_s,
+        messages_per_s=messages_per_s,
+        depth_rows=depth_rows,
+        progress=progress,
+    )
+    model, _ = candidate_of(
+        bars,
+        states=states,
+        seed=seed,
+        restarts=restarts,
+        bar_s=bar_s,
+        window=f"generated {hours:g} h, seed {seed}",
+        progress=progress,
+    )
+    return model
+
+
+def retrain(
+    config: Config,
+    instruments: Sequence[Instrument],
+    *,
+    synthetic: bool = False,
+    days: int = 5,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Outcome:
+    """Train on recorded days (or a generated market) and promote the result if it passes the gate.
+
+    In sim, too little recorded data falls back to a generated market, and says so. Raises NoHistory, FitFailed,
+    BundleError, TrainingRuns.
+    """
+    began = time.monotonic()
+    m = config.model
+    registry = Registry(config.state_dir / "models")
+    with _exclusive(registry.directory):
+        registry.import_copies()
+        incumbent = _incumbent(registry, say)
+        window, provenance = f"generated {m.train_hours:g} h, seed {m.train_seed}", "synthetic"
+        bars: Records | None = None
+        if not synthetic:
+            try:
+                bars, dates = recorded_bars(
+                    config.state_dir,
+                    instruments,
+                    days,
+                    bar_s=m.bar_s,
+                    depth_rows=config.universe.depth_rows,
+                    progress=progress,
+                )
+                good = int((bars["valid"] == 1).sum())
+                least = 1800 / m.bar_s
+                if good < least:
+                    raise NoHistory(
+                        f"{good} usable bars in {len(dates)} recorded days, at least {least:.0f} are needed: "
+                        "record longer or use --synthetic"
+                    )
+                window = f"recorded {dates[0]} to {dates[-1]}"
+                # what the paper market made stays synthetic, recorded or not: paper and live must refuse it
+                provenance = "synthetic" if config.instance.mode == "sim" else "recorded"
+            except NoHistory as error:
+                if config.instance.mode != "sim":
+                    raise
+                say(f"{error}; sim mode: training on a generated market instead")
+                bars = None
+        if bars is None:
+            # another seed each time: a retrain on the very same hour could only find the same model
+            seed = m.train_seed + max(registry.versions(), default=0)
+            window = f"generated {m.train_hours:g} h, seed {seed}"
+            bars = synthetic_bars(
+                instruments,
+                seed,
+                m.train_hours,
+                bar_s=m.bar_s,
+                messages_per_s=config.paper.messages_per_s,
+                depth_rows=config.universe.depth_rows,
+                progress=progress,
+            )
+        model, (passed, reasons) = candidate_of(
+            bars,
+            states=m.states,
+            seed=m.train_seed,
+            restarts=m.restarts,
+            bar_s=m.bar_s,
+            provenance=provenance,
+            window=window,
+            incumbent=incumbent,
+            progress=progress,
+        )
+        if incumbent is not None and incumbent.provenance != "synthetic" and provenance == "synthetic":
+            passed, reasons = (
+                False,
+                (*reasons, f"the incumbent was trained on {incumbent.provenance} data, this one is synthetic"),
+            )
+        stored = registry.add(model)
+        if passed:
+            registry.promote(stored.version)
+    before = incumbent.version if incumbent is not None else None
+    return Outcome(passed, stored.version, before, reasons, len(bars), time.monotonic() - began, stored)
+
+
+def _incumbent(registry: Registry, say: Callable[[str], None]) -> Model | None:
+    if registry.current is None:
+        return None
+    try:
+        return registry.load(0, FEATURE_SCHEMA)
+    except BundleError as error:
+        say(f"the current model can't be compared with: {error}")
+        return None
+
+
+@contextlib.contextmanager
+def _exclusive(directory: Path) -> Iterator[None]:
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TrainingRuns(f"another training runs in {directory}: wait for it") from error
+        yield
+
+
+class Reporter:
+    """Progress for people: a live bar on a terminal, one line per tenth elsewhere."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._last: tuple[str, int] = ("", -1)
+        self._bar = None
+        self._tasks: dict[str, object] = {}
+        if out.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+            columns = (TextColumn("{task.description:>14}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+            self._bar = Progress(*columns, TimeElapsedColumn(), console=Console(file=out))
+            self._bar.start()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if self._bar is not None:
+            if stage not in self._tasks:
+                self._tasks[stage] = self._bar.add_task(stage, total=total)
+            self._bar.update(self._tasks[stage], completed=done)  # type: ignore[arg-type]
+            return
+        tenth = 10 * done // max(total, 1)
+        if (stage, tenth) != self._last:
+            self._last = (stage, tenth)
+            self.say(f"{stage} {done}/{total}")
+
+    def say(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(line)
+        else:
+            self._out.write(line + "\n")
+            self._out.flush()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``--retrain``: exit 0 promoted, 1 failed, 2 wrong arguments, 3 the incumbent is kept."""
+    parser = argparse.ArgumentParser(prog="main.py", description="Retrain the regime model.")
+    parser.add_argument("--retrain", action="store_true", help="train a candidate and promote it if it passes the gate")
+    parser.add_argument("--synthetic", action="store_true", help="train on a generated market, not on recorded days")
+    parser.add_argument("--state-dir", type=Path, help="where ticks and models are (default: the configuration's)")
+    parser.add_argument("--config", type=Path, default=_config_default(), help="configuration file")
+    parser.add_argument("--days", type=int, default=5, help="recorded days to use, the latest (default 5)")
+    parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    args = parser.parse_args(argv)
+    if not args.retrain:
+        parser.error("nothing to do: add --retrain")
+    if args.days < 1:
+        parser.error(f"--days {args.days}: at least 1")
+    report = Reporter(sys.stderr if args.json else sys.stdout)
+    try:
+        from engine.runtime.universe import instruments
+
+        overrides = {"instance": {"state_dir": str(args.state_dir)}} if args.state_dir else None
+        config = load(args.config, overrides)
+        outcome = retrain(
+            config, instruments(config), synthetic=args.synthetic, days=args.days, progress=report, say=report.say
+        )
+    except (ConfigError, NoHistory, FitFailed, BundleError, TrainingRuns, OSError) as error:
+        report.close()
+        sys.stderr.write(f"retrain failed: {error}\n")
+        return 1
+    report.close()
+    sys.stdout.write(_summary_json(outcome) if args.json else _summary(outcome))
+    return 0 if outcome.promoted else KEPT
+
+
+def _config_default() -> Path | None:
+    named = os.environ.get("L2DASH_CONFIG")
+    return Path(named) if named else None
+
+
+def _summary_json(o: Outcome) -> str:
+    data = {
+        "promoted": o.promoted,
+        "version": o.version,
+        "incumbent": o.incumbent,
+        "reasons": o.reasons,
+        "bars": o.bars,
+        "seconds": round(o.seconds, 2),
+        "provenance": o.model.provenance,
+        "window": o.model.window,
+        "metrics": o.model.metrics,
+    }
+    return json.dumps(data) + "\n"
+
+
+def _summary(o: Outcome) -> str:
+    holdout, worth = o.model.metrics["holdout"], o.model.metrics["worth"]
+    lines = [
+        f"model {o.version} ({o.model.provenance}, {o.model.window}): {o.bars} bars in {o.seconds:.1f} s",
+        f"hold-out: log-likelihood per bar {holdout['loglik_standardised']:.3f}, "
+        f"does not fit {holdout['invalid_share']:.1%}, mean confidence {holdout['confidence']:.2f}",
+        f"regime against return: same bar {worth['regime_return_correlation_same_bar']:+.3f}, "
+        f"next bar {worth['regime_return_correlation_next_bar']:+.3f}",
+        o.model.metrics["note"],
+    ]
+    if o.promoted:
+        lines.append(f"promoted; a running ml-service takes it over at its next bar (before: {o.incumbent or 'none'})")
+    else:
+        lines.append(f"kept model {o.incumbent or 'none'}: {'; '.join(o.reasons)}")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,237 @@
+"""What requests about contracts, market data and history do."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from engine.paper import client_requests as m
+from engine.paper import messages_out as out
+from engine.paper.catalog import DEPTH_VENUES, MARKET_RULES, NEW_YORK, SMART_COMPONENTS, TIME_ZONE, UnknownContract
+from engine.paper.history import SERIES, Bar, SymbolHistory, bar_size_s, duration_s
+from engine.paper.place_order import ContractKey
+from engine.paper.session import Session
+
+if TYPE_CHECKING:
+    from engine.paper.server import Gateway
+
+MAX_HISTORICAL_TICKS = 1000
+
+
+def _symbol(gw: Gateway, client: Session, req_id: int, key: ContractKey) -> int | None:
+    """Symbol index of a contract, or None after the error was sent."""
+    try:
+        return gw.catalog.find(key).index
+    except UnknownContract as error:
+        client.error(req_id, error.code, str(error))
+        return None
+
+
+def invalid(client: Session, req_id: int, cause: str) -> None:
+    """A request that makes no sense: error 321."""
+    client.error(req_id, 321, f"Error validating request.-'request' : cause - {cause}")
+
+
+def parse_time(text: str, now_s: float) -> float:
+    """UTC seconds of ``YYYYMMDD HH:MM:SS [zone]`` or ``YYYYMMDD-HH:MM:SS`` (UTC); empty is now. Raises ValueError."""
+    if not text:
+        return now_s
+    parts = text.split()
+    zone: Any = NEW_YORK
+    if len(parts) == 1 and "-" in text:
+        zone, stamp = UTC, text.replace("-", " ", 1)
+    else:
+        stamp = " ".join(parts[:2])
+        if len(parts) > 2:
+            try:
+                zone = ZoneInfo(parts[2])
+            except (ZoneInfoNotFoundError, ValueError):
+                raise ValueError(f"time zone {parts[2][:30]!r} is unknown") from None
+    if " " not in stamp:
+        stamp += " 00:00:00"
+    try:
+        return datetime.strptime(stamp, "%Y%m%d %H:%M:%S").replace(tzinfo=zone).timestamp()
+    except ValueError:
+        raise ValueError(f"time {text[:30]!r}, expected YYYYMMDD HH:MM:SS with an optional zone") from None
+
+
+# Contracts.
+
+
+def contract_details(gw: Gateway, client: Session, request: m.ContractRequest) -> None:
+    try:
+        instrument = gw.catalog.find(request.contract)
+    except UnknownContract as error:
+        client.error(request.req_id, error.code, str(error))
+        return
+    today = datetime.fromtimestamp(gw.wall_s(), NEW_YORK).date()
+    exchange = request.contract.exchange
+    client.send(out.contract_details(client.version, request.req_id, instrument, exchange, today))
+    client.send(out.contract_details_end(request.req_id))
+
+
+def matching_symbols(gw: Gateway, client: Session, request: m.Named) -> None:
+    client.send(out.symbol_samples(client.version, request.req_id, gw.catalog.matching(request.name)))
+
+
+def market_rule(gw: Gateway, client: Session, request: m.Numbered) -> None:
+    steps = MARKET_RULES.get(request.value)
+    if steps is None:
+        invalid(client, out.SYSTEM, f"market rule {request.value} is unknown, allowed are {sorted(MARKET_RULES)}")
+        return
+    client.send(out.market_rule(request.value, steps))
+
+
+def depth_exchanges(gw: Gateway, client: Session, request: m.Bare) -> None:
+    client.send(out.depth_exchanges(DEPTH_VENUES))
+
+
+def smart_components(gw: Gateway, client: Session, request: m.Named) -> None:
+    client.send(out.smart_components(request.req_id, SMART_COMPONENTS))
+
+
+def sec_def_opt_params(gw: Gateway, client: Session, request: m.ById) -> None:
+    # No options are simulated: an empty list is the truthful answer.
+    client.send(out.sec_def_opt_params_end(request.req_id))
+
+
+# Market data.
+
+
+def mkt_data(gw: Gateway, client: Session, request: m.MktData) -> None:
+    symbol = _symbol(gw, client, request.req_id, request.contract)
+    if symbol is not None:
+        gw.feed.tickers.subscribe(client, request.req_id, symbol, request.generic_ticks, request.snapshot)
+
+
+def cancel_mkt_data(gw: Gateway, client: Session, request: m.ById) -> None:
+    gw.feed.tickers.unsubscribe(client, request.req_id)
+
+
+def mkt_depth(gw: Gateway, client: Session, request: m.MktDepth) -> None:
+    symbol = _symbol(gw, client, request.req_id, request.contract)
+    if symbol is not None:
+        gw.feed.depth.subscribe(client, request.req_id, symbol, request.rows, request.smart)
+
+
+def cancel_mkt_depth(gw: Gateway, client: Session, request: m.ById) -> None:
+    gw.feed.depth.unsubscribe(client, request.req_id)
+
+
+def tick_by_tick(gw: Gateway, client: Session, request: m.TickByTick) -> None:
+    symbol = _symbol(gw, client, request.req_id, request.contract)
+    if symbol is not None:
+        gw.feed.prints.subscribe(client, request.req_id, symbol, request.tick_type)
+
+
+def cancel_tick_by_tick(gw: Gateway, client: Session, request: m.ById) -> None:
+    gw.feed.prints.unsubscribe(client, request.req_id)
+
+
+def real_time_bars(gw: Gateway, client: Session, request: m.RealTimeBars) -> None:
+    symbol = _symbol(gw, client, request.req_id, request.contract)
+    if symbol is None:
+        return
+    if request.what not in SERIES:
+        invalid(client, request.req_id, f"whatToShow {request.what[:20]!r}, allowed are {', '.join(SERIES)}")
+        return
+    gw.bars.subscribe_live(client, request.req_id, symbol, request.what)
+
+
+def cancel_bars(gw: Gateway, client: Session, request: m.ById) -> None:
+    gw.bars.unsubscribe(client, request.req_id)
+
+
+# History.
+
+
+def _no_data(client: Session, req_id: int) -> None:
+    client.error(req_id, 162, "Historical Market Data Service error message:HMDS query returned no data")
+
+
+def historical_data(gw: Gateway, client: Session, request: m.HistoricalData) -> None:
+    symbol = _symbol(gw, client, request.req_id, request.contract)
+    if symbol is None:
+        return
+    what = "TRADES" if request.what == "ADJUSTED_LAST" else request.what
+    try:
+        width_s, span_s = bar_size_s(request.bar_size), duration_s(request.duration)
+        end_s = parse_time(request.end, gw.wall_s())
+        if what not in SERIES:
+            raise ValueError(f"whatToShow {request.what[:20]!r}, allowed are {', '.join(SERIES)}")
+    except ValueError as error:
+        invalid(client, request.req_id, str(error))
+        return
+    bars = gw.feed.history[symbol].bars(what, width_s, end_s - span_s, end_s)
+    if not bars and not request.keep_up_to_date:
+        _no_data(client, request.req_id)
+        return
+    rows = [(bar_stamp(start, width_s, request.date_format), _visible(what, bar)) for start, bar in bars]
+    first, last = (
+        f"{datetime.fromtimestamp(s, NEW_YORK):%Y%m%d %H:%M:%S} {TIME_ZONE}" for s in (end_s - span_s, end_s)
+    )
+    client.send(out.historical_data(request.req_id, first, last, rows))
+    if request.keep_up_to_date:
+        gw.bars.subscribe_update(client, request.req_id, symbol, what, width_s, request.date_format)
+
+
+def _visible(what: str, bar: Bar) -> Bar:
+    """Quote bars carry -1 for what only trades have."""
+    return bar if what == "TRADES" else (*bar[:4], -1.0, -1.0, -1)
+
+
+def bar_stamp(start_s: int, width_s: int, date_format: int) -> str:
+    """Time of a bar: epoch seconds for format 2, a date for daily bars, local time with its zone otherwise."""
+    if date_format == 2:
+        return str(start_s)
+    local = datetime.fromtimestamp(start_s, NEW_YORK)
+    return f"{local:%Y%m%d}" if width_s >= 86_400 else f"{local:%Y%m%d %H:%M:%S} {TIME_ZONE}"
+
+
+def head_timestamp(gw: Gateway, client: Session, request: m.ContractRequest) -> None:
+    symbol = _symbol(gw, client, request.req_id, request.contract)
+    if symbol is None:
+        return
+    first_s = gw.feed.history[symbol].first_s
+    if first_s == float("inf"):
+        _no_data(client, request.req_id)
+        return
+    client.send(out.head_timestamp(request.req_id, first_s))
+
+
+def historical_ticks(gw: Gateway, client: Session, request: m.HistoricalTicks) -> None:
+    symbol = _symbol(gw, client, request.req_id, request.contract)
+    if symbol is None:
+        return
+    if not 1 <= request.count <= MAX_HISTORICAL_TICKS:
+        invalid(client, request.req_id, f"number of ticks {request.count} is outside 1..{MAX_HISTORICAL_TICKS}")
+        return
+    try:
+        start_s = parse_time(request.start, 0.0)
+        end_s = parse_time(request.end, float("inf"))
+    except ValueError as error:
+        invalid(client, request.req_id, str(error))
+        return
+    venue = gw.catalog[symbol].primary_exchange
+    kind, rows = tick_rows(gw.feed.history[symbol], request.what, start_s, end_s, venue)
+    if kind == 0:
+        allowed = "TRADES, BID_ASK, MIDPOINT"
+        invalid(client, request.req_id, f"whatToShow {request.what[:20]!r}, allowed are {allowed}")
+        return
+    chosen = rows[: request.count] if request.start else rows[-request.count :]
+    client.send(out.historical_ticks(kind, request.req_id, chosen))
+
+
+def tick_rows(
+    history: SymbolHistory, what: str, start_s: float, end_s: float, venue: str
+) -> tuple[int, list[tuple[object, ...]]]:
+    """Message id (0 for an unknown ``what``) and rows of the ticks within [start_s, end_s]. Pure."""
+    if what == "TRADES":
+        return 98, [(t, 0, p, s, venue, "") for t, p, s in history.trades if start_s <= t <= end_s]
+    quotes = [q for q in history.quotes if start_s <= q[0] <= end_s]
+    if what == "BID_ASK":
+        return 97, [(t, 0, bid, ask, bid_size, ask_size) for t, bid, ask, bid_size, ask_size in quotes]
+    if what == "MIDPOINT":
+        return 96, [(q[0], 0, (q[1] + q[2]) / 2, 0.0) for q in quotes]
+    return 0, []

@@ -1,0 +1,143 @@
+"""Which orders the gateway accepts: pure checks of a request against the contract, the account and the open orders.
+
+A refusal carries the code and text that a client sees. Codes that end an order's life with a status of its own (201 and
+110) are told apart from requests that never became an order by ``Refusal.recorded``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engine.domain.instruments import Instrument
+from engine.paper.account import INITIAL_MARGIN, Account, Margins, commission_total
+from engine.paper.order_out import WhatIf
+from engine.paper.orders import Ledger, PaperOrder, on_increment
+from engine.paper.place_order import OrderRequest
+
+MAX_QUANTITY = 1e8
+MAX_ACTIVE_PER_SIDE = 20
+MAX_ORDER_ID = 2**31 - 2
+TIFS = ("DAY", "GTC", "IOC")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    code: int
+    message: str
+
+    @property
+    def recorded(self) -> bool:
+        """True if the broker keeps the order, as inactive."""
+        return self.code in (110, 201)
+
+
+def rejected(reason: str) -> Refusal:
+    return Refusal(201, f"Order rejected - reason:{reason}")
+
+
+def _invalid(cause: str) -> Refusal:
+    return Refusal(321, f"Error validating request.-'placeOrder' : cause - {cause}")
+
+
+def check_form(request: OrderRequest, instrument: Instrument, account: str) -> Refusal | None:
+    """Everything that needs only the request and its contract."""
+    if not 0 < request.order_id <= MAX_ORDER_ID:
+        return _invalid(f"order id {request.order_id} is outside 1..{MAX_ORDER_ID}")
+    if request.account and request.account != account:
+        return _invalid(f"account {request.account[:20]!r} is not managed here, allowed is {account}")
+    if request.action not in ("BUY", "SELL"):
+        return _invalid(f"action {request.action[:10]!r}, allowed are BUY and SELL")
+    if request.order_type not in ("MKT", "LMT"):
+        return Refusal(387, f"Unsupported order type {request.order_type[:10]!r} for this exchange and security type")
+    if request.tif not in ("", *TIFS):
+        return _invalid(f"time in force {request.tif[:10]!r}, allowed are {', '.join(TIFS)}")
+    quantity = request.quantity
+    if not math.isfinite(quantity) or not 0 < quantity <= MAX_QUANTITY:
+        return _invalid(f"order size {quantity} is outside 1..{MAX_QUANTITY:.0f} shares")
+    if quantity != int(quantity):
+        return Refusal(10243, f"Fractional-sized order of {quantity} shares cannot be placed via API")
+    if request.unsupported:
+        return _invalid(f"{request.unsupported} are not simulated by the paper gateway")
+    if not instrument.tradable:
+        return rejected(f"{instrument.symbol} is an index and can't be traded")
+    if request.order_type == "LMT":
+        if not math.isfinite(request.limit) or request.limit <= 0:
+            return _invalid(f"limit price {request.limit} of a LMT order, allowed is a finite price above 0")
+        if not on_increment(request.limit, instrument.tick_size):
+            return Refusal(110, "The price does not conform to the minimum price variation for this contract.")
+    return None
+
+
+def _reference_price(order_type: str, limit: float, mark: float) -> float:
+    return limit if order_type == "LMT" else mark
+
+
+def what_if(request: OrderRequest, symbol: int, account: Account, marks: Mapping[int, float]) -> WhatIf:
+    """Margins and commission as if the order traded in full."""
+    price = _reference_price(request.order_type, request.limit, marks[symbol])
+    commission = commission_total(request.quantity, request.quantity * price)
+    signed = request.quantity if request.action == "BUY" else -request.quantity
+    after = account.margins_after(symbol, signed, price, marks, commission)
+    return WhatIf(account.margins(marks), after, commission)
+
+
+def check_margin(
+    request: OrderRequest,
+    symbol: int,
+    account: Account,
+    ledger: Ledger,
+    marks: Mapping[int, float],
+    replacing: PaperOrder | None = None,
+) -> Refusal | None:
+    """Buying power, working orders included. What reduces a position always passes.
+
+    ``replacing`` is the order that the request modifies: it doesn't count twice.
+    """
+    held = account.positions[symbol].quantity if symbol in account.positions else 0.0
+    signed = request.quantity if request.action == "BUY" else -request.quantity
+    if abs(held + signed) <= abs(held):
+        return None
+    result = what_if(request, symbol, account, marks)
+    pending = sum(
+        o.remaining * _reference_price(o.order_type, o.limit, marks[o.symbol]) * INITIAL_MARGIN
+        for o in ledger.working()
+        if o is not replacing and _adds(o, account)
+    )
+    needed = result.after.initial + pending
+    margins: Margins = result.after
+    if needed > margins.equity:
+        return rejected(
+            f"equity with loan value {margins.equity:,.2f} USD is below the initial margin {needed:,.2f} USD "
+            f"that {request.action} {request.quantity:.0f} would need"
+        )
+    return None
+
+
+def _adds(order: PaperOrder, account: Account) -> bool:
+    position = account.positions.get(order.symbol)
+    return position is None or position.quantity * order.sign >= 0
+
+
+def check_active(request: OrderRequest, symbol: int, ledger: Ledger) -> Refusal | None:
+    """The broker's limit of working orders per contract and side."""
+    sign = 1 if request.action == "BUY" else -1
+    active = sum(1 for o in ledger.working() if o.symbol == symbol and o.sign == sign)
+    if active >= MAX_ACTIVE_PER_SIDE:
+        return rejected(f"{active} working orders on this side of the contract, allowed are {MAX_ACTIVE_PER_SIDE}")
+    return None
+
+
+def check_modify(request: OrderRequest, order: PaperOrder, instrument: Instrument) -> Refusal | None:
+    """A modification may change quantity, price and time in force, nothing else."""
+    same = (
+        order.symbol == instrument.index and order.action == request.action and order.order_type == request.order_type
+    )
+    if not same:
+        return Refusal(105, "Order being modified does not match the original order.")
+    if request.quantity <= order.filled:
+        return Refusal(
+            104, f"Can't modify a filled order: new size {request.quantity:.0f}, already filled {order.filled:.0f}"
+        )
+    return None

@@ -1,0 +1,147 @@
+"""What clients are told of orders and executions, live and on request."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from engine.paper import messages_out as out
+from engine.paper.catalog import Catalog
+from engine.paper.client_requests import Executions
+from engine.paper.order_out import open_order
+from engine.paper.orders import FILLED, Execution, Ledger, PaperOrder
+
+
+class Client(Protocol):
+    """What the desk needs to know of a connection."""
+
+    client_id: int
+    version: int
+
+    def send(self, message: bytes) -> None: ...
+
+    def error(self, req_id: int, code: int, message: str) -> None: ...
+
+
+class Audience(Protocol):
+    """Who hears about orders and positions."""
+
+    def of_order(self, client_id: int) -> list[Client]:
+        """Connections that see the orders of a client id: its own and client 0."""
+
+    def owner(self, client_id: int) -> Client | None:
+        """The connection of a client id."""
+
+    def traded(self, symbol: int) -> None:
+        """A position changed."""
+
+
+class OrderFaults:
+    """Distortions of order messages that the fault table may arm; each counts down to zero."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Disarm everything."""
+        self.drop = 0
+        self.duplicate = 0
+        self.reject_reason = ""
+        self.reject = 0
+        self.fill_on_cancel = 0
+
+
+class OrderNews:
+    """Tells the owner of an order, and client 0, what happens to it."""
+
+    def __init__(self, catalog: Catalog, audience: Audience, faults: OrderFaults) -> None:
+        self._catalog = catalog
+        self._audience = audience
+        self._faults = faults
+
+    def order(self, order: PaperOrder) -> None:
+        """openOrder."""
+        instrument = self._catalog[order.symbol]
+        for client in self._audience.of_order(order.client_id):
+            client.send(open_order(order, instrument, client.version))
+
+    def status(self, order: PaperOrder) -> None:
+        """orderStatus, unless a fault drops or doubles it."""
+        if self._faults.drop:
+            self._faults.drop -= 1
+            return
+        copies = 1
+        if self._faults.duplicate:
+            self._faults.duplicate -= 1
+            copies = 2
+        message = status_message(order)
+        for client in self._audience.of_order(order.client_id):
+            for _ in range(copies):
+                client.send(message)
+
+    def execution(self, order: PaperOrder, execution: Execution) -> None:
+        """A fill: execution, order, status (the last two repeated with the commission once filled), commission."""
+        audience = self._audience.of_order(order.client_id)
+        message = out.exec_details(out.SYSTEM, self._catalog[order.symbol], execution)
+        for client in audience:
+            client.send(message)
+        for _ in range(2 if order.status == FILLED else 1):
+            self.order(order)
+            self.status(order)
+        for client in audience:
+            client.send(out.commission_report(execution))
+        self._audience.traded(order.symbol)
+
+    def correction(self, execution: Execution) -> None:
+        """An execution whose price was corrected."""
+        for client in self._audience.of_order(execution.client_id):
+            client.send(out.exec_details(out.SYSTEM, self._catalog[execution.symbol], execution))
+            client.send(out.commission_report(execution))
+        self._audience.traded(execution.symbol)
+
+    def cancelled(self, order: PaperOrder, why: str) -> None:
+        """Error 202, which goes to the owner only."""
+        owner = self._audience.owner(order.client_id)
+        if owner is not None:
+            owner.error(order.order_id, 202, f"Order Canceled - reason:{why}")
+
+
+def status_message(order: PaperOrder) -> bytes:
+    """orderStatus of an order as it is."""
+    return out.order_status(
+        order.order_id,
+        order.status,
+        order.filled,
+        order.remaining,
+        order.average_price,
+        order.perm_id,
+        order.last_price,
+        order.client_id,
+    )
+
+
+def send_open_orders(client: Client, ledger: Ledger, catalog: Catalog, everyone: bool) -> None:
+    """Open orders with their states: own ones, or all (client 0 always sees all)."""
+    for order in ledger.working():
+        if everyone or client.client_id in (0, order.client_id):
+            client.send(open_order(order, catalog[order.symbol], client.version))
+            client.send(status_message(order))
+    client.send(out.open_order_end())
+
+
+def send_executions(client: Client, ledger: Ledger, catalog: Catalog, request: Executions, since_s: float) -> None:
+    """Executions of the day that fit the filter, each followed by its commission."""
+    for e in ledger.executions:
+        instrument = catalog[e.symbol]
+        fits = (
+            (not request.client_id or e.client_id == request.client_id)
+            and (not request.account or e.account == request.account)
+            and (not request.symbol or instrument.symbol == request.symbol.upper())
+            and (not request.sec_type or instrument.sec_type == request.sec_type.upper())
+            and (not request.exchange or request.exchange.upper() in ("SMART", e.exchange))
+            and (not request.side or request.side.upper()[:1] == e.action[:1])
+            and e.wall_s >= since_s
+        )
+        if fits:
+            client.send(out.exec_details(request.req_id, instrument, e))
+            client.send(out.commission_report(e))
+    client.send(out.exec_details_end(request.req_id))

@@ -1,0 +1,275 @@
+"""One client connection: handshake, frames in, frames out, limits. What a request means is decided in ``requests``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections import deque
+from typing import TYPE_CHECKING
+
+from engine.paper import messages_out as out
+from engine.paper.account_feed import Subscriptions
+from engine.paper.client_requests import StartApi
+from engine.paper.fields import FieldError, FieldReader
+from engine.paper.framing import FrameDecoder, FrameError
+from engine.paper.messages_in import READERS, In
+
+if TYPE_CHECKING:
+    from engine.paper.server import Gateway
+
+log = logging.getLogger(__name__)
+
+MIN_VERSION, MAX_VERSION = 157, 176
+MAX_BACKLOG_BYTES = 8 * 1024 * 1024
+"""A client that has this much unread is dropped; it would otherwise cost everyone memory."""
+
+HANDSHAKE_TIMEOUT_S = 30.0
+API_MARK = b"API\0"
+_VERSION_FRAME = re.compile(rb"v(\d{1,6})(?:\.\.(\d{1,6}))?(?: [\x20-\x7e]*)?\0?")
+_ORDER_MESSAGES = frozenset((int(In.PLACE_ORDER), int(In.CANCEL_ORDER), int(In.GLOBAL_CANCEL)))
+_PACING_STRIKES = 3
+
+
+def agreed_version(message: bytes) -> int:
+    """The server version for a client's version frame. Raises FieldError if there is none that both speak."""
+    match = _VERSION_FRAME.fullmatch(message[:256])
+    if match is None:
+        raise FieldError(f"handshake {message[:40]!r}, expected v<min>..<max>")
+    low = int(match[1])
+    high = int(match[2] or match[1])
+    version = min(high, MAX_VERSION)
+    if version == 158:
+        # Clients disagree about the layout of openOrder at exactly this version.
+        version = 157
+    if version < MIN_VERSION or version < low:
+        raise FieldError(f"client speaks {low}..{high}, this server {MIN_VERSION}..{MAX_VERSION}")
+    return version
+
+
+class Session(asyncio.Protocol):
+    """A connection. ``client_id`` is -1 until startApi; ``version`` 0 until the handshake."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.client_id = -1
+        self.version = 0
+        self.subscriptions = Subscriptions()
+        self.closed = False
+        self.muted = False
+        self.time_answered_ns = 0
+        self._transport: asyncio.Transport | None = None
+        self._decoder = FrameDecoder()
+        self._marked = False
+        self._out: list[bytes] = []
+        self._write_at = 0.0
+        self._order_at = 0.0
+        self._received: deque[int] = deque()
+        self._strike_ns = 0
+        self._strikes = 0
+        self._timeout: asyncio.TimerHandle | None = None
+
+    # Connection.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if not self.gateway.accept(self):
+            self.drop("connections are refused for now")
+            return
+        loop = asyncio.get_running_loop()
+        self._timeout = loop.call_later(HANDSHAKE_TIMEOUT_S, self._handshake_expired)
+
+    def _handshake_expired(self) -> None:
+        if self.client_id < 0 and not self.muted:
+            self.drop("no startApi within the handshake time")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        if not self.closed:
+            self.closed = True
+            if self._timeout is not None:
+                self._timeout.cancel()
+            self.gateway.gone(self)
+
+    def drop(self, why: str, abort: bool = False) -> None:
+        """End this connection; what is queued still leaves unless ``abort``."""
+        if self.closed:
+            return
+        log.info("client %d dropped: %s", self.client_id, why)
+        transport = self._transport
+        if transport is not None:
+            if abort:
+                transport.abort()
+            else:
+                self.flush()
+                transport.close()
+        self._forget()
+
+    # Bytes in.
+
+    def data_received(self, data: bytes) -> None:
+        if self.muted or self.closed:
+            return
+        self._decoder.push(data)
+        try:
+            if not self._marked:
+                mark = self._decoder.take(len(API_MARK))
+                if mark is None:
+                    return
+                if mark != API_MARK:
+                    self.drop("garbage instead of the API mark", abort=True)
+                    return
+                self._marked = True
+            while not self.closed:
+                message = self._decoder.next_frame()
+                if message is None:
+                    break
+                self._receive(message)
+        except FrameError as error:
+            if self.version:
+                self.error(out.SYSTEM, 320, f"Error reading request. {error}")
+            self.drop(str(error))
+        finally:
+            self.gateway.flush_all()
+
+    def _receive(self, message: bytes) -> None:
+        if self.version == 0:
+            try:
+                self.version = agreed_version(message)
+            except FieldError as error:
+                self.drop(str(error))
+                return
+            self.send(out.server_greeting(self.version, self.gateway.wall_s()))
+            return
+        if not self._within_pace():
+            return
+        try:
+            reader = FieldReader(message)
+            message_id = reader.integer("messageId")
+        except FieldError as error:
+            self.error(out.SYSTEM, 320, f"Error reading request. {error}")
+            return
+        delay_s = self.gateway.config.latency_ms / 1e3
+        if message_id in _ORDER_MESSAGES and delay_s > 0:
+            loop = asyncio.get_running_loop()
+            self._order_at = max(loop.time() + delay_s, self._order_at + 1e-6)
+            loop.call_at(self._order_at, self._handle_later, message_id, reader)
+            return
+        self._handle(message_id, reader)
+
+    def _handle_later(self, message_id: int, reader: FieldReader) -> None:
+        # The order left its client before a disconnect, so it is carried out even if the link is gone by now.
+        self._handle(message_id, reader)
+        self.gateway.flush_all()
+
+    def _handle(self, message_id: int, reader: FieldReader) -> None:
+        read = READERS.get(message_id)
+        if read is None:
+            self.error(out.SYSTEM, 321, f"Error validating request.-'?' : cause - unknown message id {message_id}")
+            return
+        try:
+            request = read(reader, self.version)
+        except FieldError as error:
+            self.error(_concerned(reader, message_id), 320, f"Error reading request {message_id}. {error}")
+            return
+        if self.client_id < 0 and not isinstance(request, StartApi):
+            self.drop(f"message {message_id} before startApi")
+            return
+        try:
+            self.gateway.handle(self, message_id, request)
+        except Exception:
+            log.exception("request %d of client %d failed", message_id, self.client_id)
+            self.drop("internal error while handling its request")
+
+    def _within_pace(self) -> bool:
+        """Count a message; error 100 above the allowed rate, and a disconnect if it goes on."""
+        limit = self.gateway.config.max_client_messages_per_s
+        if limit == 0:
+            return True
+        now_ns = self.gateway.now_ns()
+        received = self._received
+        received.append(now_ns)
+        while received[0] <= now_ns - 1_000_000_000:
+            received.popleft()
+        if len(received) <= limit or now_ns - self._strike_ns < 1_000_000_000:
+            return True
+        self._strike_ns = now_ns
+        self._strikes += 1
+        text = f"Max rate of messages per second has been exceeded: max={limit} rec={len(received)} ({self._strikes})"
+        self.error(out.SYSTEM, 100, text)
+        if self._strikes >= _PACING_STRIKES:
+            self.drop("message rate")
+            return False
+        return True
+
+    # Bytes out.
+
+    def send(self, message: bytes) -> None:
+        """Queue one message; it leaves with the next flush."""
+        self._out.append(len(message).to_bytes(4, "big") + message)
+
+    def push(self, framed: bytes) -> None:
+        """Queue bytes that already carry their length."""
+        self._out.append(framed)
+
+    def error(self, req_id: int, code: int, message: str) -> None:
+        self.send(out.error(self.version, req_id, code, message))
+
+    def flush(self) -> None:
+        """Hand what is queued to the socket, now or after the delay that a fault asks for."""
+        if not self._out:
+            return
+        blob = b"".join(self._out)
+        self._out.clear()
+        if self.muted or self._transport is None or self._transport.is_closing():
+            return
+        delay_s = self.gateway.reply_delay_s
+        loop = asyncio.get_running_loop()
+        if delay_s > 0 or self._write_at > loop.time():
+            # Never earlier than what waits already: a shorter delay must not reorder the stream.
+            self._write_at = max(loop.time() + delay_s, self._write_at + 1e-6)
+            loop.call_at(self._write_at, self._write, blob)
+            return
+        self._write(blob)
+
+    def _write(self, blob: bytes) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        transport.write(blob)
+        if transport.get_write_buffer_size() > MAX_BACKLOG_BYTES:
+            self.drop(f"{transport.get_write_buffer_size()} bytes unread, allowed are {MAX_BACKLOG_BYTES}", abort=True)
+
+    def system(self, code: int, message: str) -> None:
+        """A message about connectivity."""
+        self.error(out.SYSTEM, code, message)
+
+
+def _concerned(reader: FieldReader, message_id: int) -> int:
+    """Request or order id of a request that couldn't be read in full, -1 if even that is unreadable."""
+    fields = reader.raw
+    position = 1 if message_id in (In.PLACE_ORDER, *_WITHOUT_VERSION) else 2
+    if len(fields) > position:
+        text = fields[position]
+        if text.isascii() and text.isdigit() and len(text) < 12:
+            return int(text)
+    return out.SYSTEM
+
+
+_WITHOUT_VERSION = (
+    In.HISTORICAL_DATA,
+    In.MATCHING_SYMBOLS,
+    In.SMART_COMPONENTS,
+    In.HEAD_TIMESTAMP,
+    In.PNL,
+    In.CANCEL_PNL,
+    In.PNL_SINGLE,
+    In.CANCEL_PNL_SINGLE,
+    In.HISTORICAL_TICKS,
+    In.TICK_BY_TICK,
+    In.CANCEL_TICK_BY_TICK,
+    In.USER_INFO,
+)

@@ -1,0 +1,307 @@
+"""The watchdog: evaluates every guardrail, owns KILL and PAUSE, drives flatten, renews the bridge's right to send.
+
+One cycle, woken by ticks and at least every millisecond:
+
+    index ticks -> commands -> other sources' stops -> books and positions (POS, DD) -> flatten
+    every 20 ms besides: the other badges, blocks, link, ownership and lease, the guardrails cell
+
+Nothing here waits: files are written by a helper thread, alerts are sent by the recorder.
+"""
+
+from __future__ import annotations
+
+import queue
+from dataclasses import replace
+from pathlib import Path
+
+from engine.domain import sessions
+from engine.domain.codes import Badge, BadgeState, EventKind, LinkState, Owner, Severity, Source
+from engine.procs.watchdog_parts import day as days
+from engine.procs.watchdog_parts.cells import Senses
+from engine.procs.watchdog_parts.commands import Commands
+from engine.procs.watchdog_parts.flattening import Flattening
+from engine.procs.watchdog_parts.guard import Guard
+from engine.procs.watchdog_parts.publish import Publisher
+from engine.procs.watchdog_parts.stops import Stops, badges_in_words
+from engine.procs.watchdog_parts.takeover import Takeover
+from engine.risk.guardrails import kernels as k
+from engine.risk.guardrails.link import LinkAction, LinkRule, link_rule
+from engine.risk.guardrails.result import BadgeResult
+from engine.risk.latch import FileWriter
+from engine.risk.release import cooling_until_ns
+from engine.risk.stops import Stops as Effective
+from engine.risk.stops import effective
+from engine.runtime.agent import Agent
+from engine.runtime.context import Context
+
+FAST_NS = 1_000_000
+SLOW_NS = 20_000_000
+OBSERVE_NS = 30_000_000_000
+"""How long the bridge's own flatten (its dead-man) is left alone before the watchdog begins one."""
+SYNCING_SEND_NS = 5_000_000_000
+"""A reconciliation that stays open this long must not keep a flatten from closing what the broker has confirmed."""
+PERIOD_LIMIT_NS = 1_500_000
+
+
+class Watchdog:
+    """The agent. Parts that tests look at are public."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._file_errors: queue.SimpleQueue[tuple[Path, str]] = queue.SimpleQueue()
+        self._files = FileWriter(lambda path, error: self._file_errors.put((path, str(error))))
+        self.senses = Senses(ctx)
+        self.stops = Stops(ctx, self._files)
+        self.flattening = Flattening(ctx, self.senses, self._files, lambda: self.takeover.epoch)
+        self.guard = Guard(ctx, self.senses, self.stops, self.flattening)
+        self.takeover = Takeover(ctx, self.senses, self.stops, self.flattening, self.guard)
+        self._commands = Commands(ctx, self)
+        self._publisher = Publisher(ctx)
+        self._dayfile = days.DayFile(ctx.state_dir / days.FILE, self._files)
+        self._counters = ctx.counters
+        self._ticks = ctx.ring_reader("ticks", batch=4096)
+        self._index = ctx.index_symbol
+        self._window_ns = int(ctx.config.guardrails.index_window_s * 1e9)
+        self._index_limit = ctx.config.guardrails.index_move_pct
+        self._link = LinkRule()
+        self._fresh_since_ns = 0
+        self._syncing_since_ns = 0
+        self._observe_until_ns = 0
+        self._next_fast = self._next_slow = 0
+        self._last_cycle_ns = 0
+        self._cycles = 0
+        self._known = False
+        self._session = 0
+        self._roll_ns = 0
+        self._kill_shown = BadgeState.OK
+
+    def on_start(self, now_ns: int) -> None:
+        senses = self.senses
+        for block in senses.beats.values():
+            block.refresh()
+        self._roll(now_ns)
+        self.guard.day, epoch, trouble = days.load(self._ctx.state_dir / days.FILE, senses, self._session)
+        if trouble:
+            self._alert(Severity.P2, trouble, now_ns)
+        self.stops.load(now_ns)
+        self.flattening.load(now_ns)
+        self.takeover.load(epoch, now_ns)
+        self._link = replace(self._link, killed=self.stops.latch.awaits_link)
+        self._recall_index()
+        senses.refresh_slow(now_ns, -1)
+        self._known = True
+
+    def _recall_index(self) -> None:
+        """Learn the last minutes of the index from the ring: a restart must not forget them."""
+        ticks = self._ticks
+        tail = ticks.position + ticks.waiting
+        ticks.seek(max(0, tail - ticks.capacity // 2))
+        while True:
+            records = ticks.poll()
+            if not len(records):
+                return
+            self._scan(ticks.buffer, len(records))
+
+    def _scan(self, buffer: k.np.ndarray[tuple[int], k.np.dtype[k.np.void]], count: int) -> int:
+        s = self.senses
+        return int(
+            k.scan_index(
+                buffer, count, self._index, self._window_ns, self._index_limit, s.index_stamps, s.index_buckets, s.index_out
+            )
+        )
+
+    def do_work(self, now_ns: int) -> int:
+        count = self._ticks.poll_count()
+        if count and self._index >= 0:
+            breach_ns = self._scan(self._ticks.buffer, count)
+            if breach_ns:
+                self.guard.index_breach(now_ns, breach_ns)
+        commands = self._commands.drain(now_ns)
+        if now_ns >= self._next_fast or commands:
+            self._fast(now_ns)
+        if now_ns >= self._next_slow:
+            self._slow(now_ns)
+        return count + commands
+
+    def _fast(self, now_ns: int) -> None:
+        counters = self._counters
+        if self._last_cycle_ns:
+            period_ns = now_ns - self._last_cycle_ns
+            counters.record("period_ns", period_ns)
+            if period_ns > PERIOD_LIMIT_NS:
+                counters.add("overruns")
+        self._last_cycle_ns = now_ns
+        self._next_fast = now_ns + FAST_NS
+        self._cycles += 1
+        counters.add("cycles")
+        self._adopt(now_ns)
+        senses = self.senses
+        changed = senses.books.refresh() + senses.positions.refresh()
+        if self.flattening.active:
+            senses.broker.refresh()
+        if changed:
+            senses.measure(now_ns)
+            self.guard.fast(now_ns)
+        self.takeover.poll(now_ns)
+        self.flattening.step(now_ns, self.guard.can_send)
+        counters.record("evaluate_ns", self._ctx.clock.now_ns() - now_ns)
+
+    def _slow(self, now_ns: int) -> None:
+        self._next_slow = now_ns + SLOW_NS
+        senses, guard = self.senses, self.guard
+        senses.refresh_slow(now_ns, self.takeover.connection.answer_age_ns(now_ns))
+        guard.can_send = self._can_send(now_ns)
+        if now_ns >= self._roll_ns:
+            self._roll(now_ns)
+        guard.slow(now_ns, self._session)
+        self._watch_link(now_ns)
+        self._observe(now_ns)
+        self.takeover.watch(now_ns)
+        self.stops.poll(now_ns)
+        self._publish(now_ns)
+        self._dayfile.update(guard.day.day, self.takeover.epoch, senses, now_ns)
+
+    def _adopt(self, now_ns: int) -> None:
+        """Stops that another source has set become ours: persisted, journaled, acted upon."""
+        latch = self.stops.latch
+        for block, source in zip(self.senses.stops, (Source.BRIDGE, Source.OPERATOR, Source.CLI), strict=True):
+            if not block.refresh() and not latch.kill and not latch.pause and self._cycles > 1:
+                continue
+            cell = block.value[0]
+            stop_id = int(cell["stop_id"])
+            if cell["kill"] and stop_id > latch.released_kill_id and not latch.kill:
+                if source == Source.BRIDGE:
+                    self._observe_until_ns = now_ns + OBSERVE_NS
+                self.guard.kill(
+                    1 << Badge.KILL | int(cell["kill_reason"]), f"stop set by {source.name.lower()}", now_ns,
+                    source=source, cause_ns=stop_id, flatten=source != Source.BRIDGE,
+                )  # fmt: skip
+                latch = self.stops.latch
+            if cell["pause"] and stop_id > latch.released_pause_id and not latch.pause:
+                self.stops.pause(f"pause set by {source.name.lower()}", now_ns, source)
+                latch = self.stops.latch
+
+    def effective(self, now_ns: int) -> Effective:
+        """All sources together, as the gate sees them."""
+        own = self.stops.cell
+        cells = [own, *(b.value[0] for b in self.senses.stops)]
+        return effective(cells, [False, *(bool(b.torn) for b in self.senses.stops)])
+
+    def _can_send(self, now_ns: int) -> bool:
+        link = self.senses.facts.link
+        if not link.bridge_alive or self.takeover.ownership.owner != Owner.BRIDGE:
+            return False
+        if link.link != LinkState.SYNCING:
+            self._syncing_since_ns = 0
+            return link.link == LinkState.UP
+        self._syncing_since_ns = self._syncing_since_ns or now_ns
+        return now_ns - self._syncing_since_ns >= SYNCING_SEND_NS
+
+    def _watch_link(self, now_ns: int) -> None:
+        senses, latch = self.senses, self.stops.latch
+        held = bool(senses.held())
+        if senses.held_fresh():
+            self._fresh_since_ns = self._fresh_since_ns or now_ns
+        else:
+            self._fresh_since_ns = 0
+        fresh_ns = now_ns - self._fresh_since_ns if self._fresh_since_ns else -1
+        link = senses.facts.link
+        self._link, action = link_rule(
+            link, self._ctx.config.guardrails, self._link, now_ns, awaits=latch.awaits_link, held=held,
+            session_open=senses.session_open(), books_fresh_ns=fresh_ns,
+        )  # fmt: skip
+        if action in (LinkAction.KILL_P1, LinkAction.KILL_P2):
+            severity = Severity.P1 if action == LinkAction.KILL_P1 else Severity.P2
+            text = f"broker lost for {(now_ns - self._link.down_since_ns) / 1e9:.0f} s"
+            self.guard.kill(1 << Badge.KILL, text, now_ns, severity=severity, awaits_link=True)
+        elif action == LinkAction.ESCALATE_P1:
+            self._alert(Severity.P1, "the reset window is over and the broker is still lost", now_ns)
+        elif action == LinkAction.FLATTEN:
+            self.stops.amend(now_ns, awaits_link=False)
+            self.flattening.start("the broker is back after an outage", Source.WATCHDOG, now_ns, cause_ns=now_ns)
+        elif action == LinkAction.PAGE:
+            self.stops.amend(now_ns, awaits_link=False)
+            what = senses.in_words(senses.held())
+            text = f"broker back after {self._link.outage_ns / 1e9:.0f} s: positions are NOT flattened ({what}): decide and flatten or reset"
+            self._alert(Severity.P1, text, now_ns)
+
+    def _observe(self, now_ns: int) -> None:
+        """KILL holds: see to it that flat gets confirmed, by whoever flattens."""
+        latch, flattening, senses = self.stops.latch, self.flattening, self.senses
+        if not latch.kill or flattening.active or flattening.flat_since_ns or latch.awaits_link or not self.guard.can_send:
+            return
+        quiet = not senses.held() and not senses.working()
+        if quiet or (self._observe_until_ns and now_ns >= self._observe_until_ns):
+            self._observe_until_ns = 0
+            flattening.start("confirm that the account is flat", Source.WATCHDOG, now_ns)
+
+    @property
+    def day_locked(self) -> bool:
+        day = self.guard.day.day
+        locked = max(day.tripped, self.stops.latch.locked_session)
+        return self.stops.latch.kill and bool(locked) and locked == self._session
+
+    def _roll(self, now_ns: int) -> None:
+        wall = self._ctx.clock.wall_ns(now_ns)
+        self._session = sessions.session_date(wall, self.senses.always_open)
+        self._roll_ns = now_ns + max(1, sessions.next_roll_ns(wall) - wall)
+
+    def _kill_badge(self, now_ns: int, holds: Effective) -> tuple[BadgeResult, int]:
+        latch, flattening = self.stops.latch, self.flattening
+        if not holds.kill:
+            return BadgeResult(BadgeState.OK, 0.0, 1.0, "not latched"), 0
+        facts = self._commands.reset_facts(now_ns)
+        until = cooling_until_ns(facts, self._ctx.config.guardrails.cooling_s, latch.kill_id, excused=False)
+        cause = latch.kill_text or badges_in_words(holds.kill_reason)
+        if until and now_ns < until:
+            left = (until - now_ns) / 1e9
+            return BadgeResult(BadgeState.WAIT, left, 0.0, f"cooling {left:.0f} s; {cause}"), until
+        if flattening.active:
+            text = f"getting flat; {cause}"
+        elif until:
+            text = f"latched until `l2dash reset` (restarts release nothing): {cause}"
+        else:
+            text = f"not confirmed flat; {cause}"
+        return BadgeResult(BadgeState.TRIPPED, 1.0, 1.0, text), until
+
+    def _publish(self, now_ns: int) -> None:
+        guard, holds = self.guard, self.effective(now_ns)
+        kill, until = self._kill_badge(now_ns, holds)
+        if kill.state != self._kill_shown:
+            self._kill_shown = kill.state
+            guard.note(Badge.KILL, kill, now_ns)
+        self._publisher.publish(
+            now_ns, cycles=self._cycles, results={**guard.evaluator.results, Badge.KILL: kill}, since=guard.since_ns,
+            day=guard.day, totals=self.senses.totals, move_pct=self.senses.facts.index.move_pct,
+            flat_since_ns=self.flattening.flat_since_ns, cooling_until_ns=until,
+            reasons=guard.blocks.reasons | guard.blocks.symbol_reasons | holds.block_reasons, latch=self.stops.latch,
+            effective=holds, day_locked=self.day_locked,
+        )  # fmt: skip
+
+    def _alert(self, severity: Severity, text: str, now_ns: int) -> None:
+        self._ctx.events.emit(EventKind.ALERT, severity=severity, source=Source.WATCHDOG, text=text, now_ns=now_ns)
+
+    def housekeeping(self, now_ns: int) -> None:
+        while not self._file_errors.empty():
+            path, text = self._file_errors.get()
+            self._alert(Severity.P1, f"{path} could not be written: {text}; a stop is only in memory", now_ns)
+
+    def on_close(self, now_ns: int) -> None:
+        self._publish(now_ns)
+        self._files.close()
+        self.takeover.close()
+        self.senses.close()
+
+    def ready(self) -> bool:
+        """Cells attached and the latch known. The bridge is not needed: it waits for this."""
+        return self._known
+
+    def lag(self) -> int:
+        return self._ticks.waiting + self._commands.waiting
+
+    def wait_fds(self) -> tuple[int, ...]:
+        return self.takeover.fds()
+
+
+def create(ctx: Context) -> Agent:
+    return Watchdog(ctx)

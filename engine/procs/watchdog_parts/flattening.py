@@ -1,0 +1,278 @@
+"""Drives the flatten machine through the bridge: cells in, commands and intents out, its state on disk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from engine import topology
+from engine.domain.codes import (
+    CommandKind, EventKind, FlattenState, IntentFlag, IntentKind, OrderState, OrderType, Severity,
+    Source, TimeInForce,
+)  # fmt: skip
+from engine.domain.instruments import ALL_SYMBOLS
+from engine.procs.watchdog_parts.cells import Senses
+from engine.risk import flatten as fl
+from engine.risk.guardrails import kernels as k
+from engine.risk.latch import FileWriter
+from engine.runtime.context import Context
+from shm.ring import RingFull
+
+FILE = "flatten.json"
+VERDICT_NS = 5_000_000_000
+"""An intent without a verdict for this long has none coming: the snapshot tells what became of it."""
+
+
+@dataclass(slots=True)
+class _Own:
+    """One of the watchdog's own closes, without a verdict yet."""
+
+    symbol: int
+    signed: float
+    sent_ns: int
+
+
+class Flattening:
+    """At most one flatten at a time; it ends only flat."""
+
+    def __init__(self, ctx: Context, senses: Senses, files: FileWriter, epoch: Callable[[], int]) -> None:
+        self._ctx, self._senses, self._files, self._epoch = ctx, senses, files, epoch
+        self._counters = ctx.counters
+        self._config = fl.FlattenConfig()
+        self._cell = ctx.cell_writer("flatten")
+        self._orders = ctx.ring_writer("orders.watchdog")
+        self._commands = ctx.ring_writer("commands.watchdog")
+        self._news = ctx.ring_reader("events.broker-bridge")
+        self._own: dict[int, _Own] = {}
+        self._rejected = 0
+        self._path = ctx.state_dir / FILE
+        self._written = b""
+        self.state = fl.Flatten()
+        self.flat_since_ns = 0
+        self._flat_events = -1
+        self.paused_for_takeover = False
+
+    def load(self, now_ns: int) -> None:
+        """Continue what a predecessor began. An unreadable file means that nothing is known to be running."""
+        try:
+            state = fl.loads(self._path.read_bytes())
+        except (OSError, ValueError, TypeError):
+            return
+        if state.active and len(state.retry_ns) == len(self._senses.names):
+            self.state = fl.resume(state, now_ns, len(self._senses.names))
+            self._event(f"continued after a restart: {state.reason}", now_ns)
+            self._publish()
+
+    @property
+    def active(self) -> bool:
+        return self.state.active
+
+    def start(
+        self, reason: str, source: int, now_ns: int, *, cause_ns: int = 0, flatten_id: int = 0, scope: int = -1
+    ) -> int:
+        """Begin, unless one is running (of at least that scope). Returns the id of the running one."""
+        if self.active:
+            wider = self.state.scope | (scope if scope >= 0 else (1 << len(self._senses.names)) - 1)
+            if wider != self.state.scope:
+                self.state = fl.start(
+                    self.state.flatten_id, len(self._senses.names), source=source, reason=reason,
+                    cause_ns=cause_ns, now_ns=now_ns, scope=wider,
+                )  # fmt: skip
+            return self.state.flatten_id
+        self.state = fl.start(
+            flatten_id or now_ns, len(self._senses.names), source=source, reason=reason[:160], cause_ns=cause_ns,
+            now_ns=now_ns, scope=scope,
+        )  # fmt: skip
+        self.flat_since_ns = 0
+        self._counters.add("flattens")
+        self._event(f"started: {reason}", now_ns)
+        return self.state.flatten_id
+
+    def step(self, now_ns: int, can_send: bool) -> None:
+        """Read the news, advance the machine, carry out what it asks for."""
+        self._drain(now_ns)
+        if not self.state.active:
+            self._watch_flat(now_ns)
+            return
+        if self.paused_for_takeover:
+            return
+        before = self.state
+        self.state, actions = fl.step(self.state, self.view(can_send), now_ns, self._config)
+        self._rejected = 0
+        if actions:
+            self._carry_out(actions, now_ns)
+        if self.state != before:
+            if self.state.state != before.state:
+                self._event(self._words(), now_ns)
+            self._publish()
+
+    def view(self, can_send: bool) -> fl.View:
+        senses = self._senses
+        n = len(senses.names)
+        positions, books = senses.positions.value, senses.books.value
+        b = senses.broker.value[0]
+        qty = positions["qty"].tolist()
+        buys = (positions["working_buy_qty"] + positions["unknown_buy_qty"]).tolist()
+        sells = (positions["working_sell_qty"] + positions["unknown_sell_qty"]).tolist()
+        for own in self._own.values():
+            side = buys if own.signed > 0 else sells
+            side[own.symbol] += abs(own.signed)
+        bids, asks = books["bid_price"][:, 0].tolist(), books["ask_price"][:, 0].tolist()
+        halted = 0
+        for i, flags in enumerate(senses.table[:, k.FLAGS].tolist()):
+            if int(flags) & k.HALTED:
+                halted |= 1 << i
+        return fl.View(
+            qty=tuple(qty),
+            closing=tuple(sells[i] if qty[i] > 0 else buys[i] for i in range(n)),
+            bid=tuple(x if x > 0 else math.nan for x in bids),
+            ask=tuple(x if x > 0 else math.nan for x in asks),
+            halted=halted,
+            open_orders=senses.working(),
+            undecided=len(self._own),
+            rejected=self._rejected,
+            order_events=int(b["order_events"]),
+            snapshot_id=int(b["snapshot_id"]),
+            snapshot_begin_ns=int(b["snapshot_begin_ns"]),
+            snapshot_end_ns=int(b["snapshot_end_ns"]),
+            snapshot_events=int(b["snapshot_events"]),
+            snapshot_open_orders=int(b["snapshot_open_orders"]),
+            snapshot_positions=int(b["snapshot_positions"]),
+            last_close_sent_ns=int(b["last_close_sent_ns"]),
+            regular_hours=senses.regular_hours,
+            can_send=can_send,
+        )
+
+    def _drain(self, now_ns: int) -> None:
+        """Verdicts on the watchdog's own closes."""
+        events = self._news.poll()
+        while len(events):
+            if self._own:
+                for event in events:
+                    self._verdict(int(event["kind"]), int(event["code"]), int(event["ref_id"]))
+            events = self._news.poll()
+        for intent_id, own in list(self._own.items()):
+            if now_ns - own.sent_ns >= VERDICT_NS:
+                del self._own[intent_id]
+
+    def _verdict(self, kind: int, code: int, intent_id: int) -> None:
+        own = self._own.get(intent_id)
+        if own is None:
+            return
+        if kind == EventKind.REFUSED or (kind == EventKind.ORDER_STATE and code in (OrderState.REJECTED, OrderState.REFUSED)):
+            self._rejected |= 1 << own.symbol
+            del self._own[intent_id]
+        elif kind == EventKind.ORDER_STATE and (code >= OrderState.SENT):
+            del self._own[intent_id]
+
+    def _carry_out(self, actions: tuple[fl.Action, ...], now_ns: int) -> None:
+        closes = [a for a in actions if isinstance(a, fl.Close)]
+        try:
+            for action in actions:
+                if isinstance(action, fl.CancelAll):
+                    self.command(CommandKind.CANCEL_ALL, now_ns, wake=False)
+                elif isinstance(action, fl.RequestSnapshot):
+                    self.command(CommandKind.SNAPSHOT, now_ns, wake=False)
+                elif isinstance(action, fl.Alert):
+                    text = f"FLATTEN {action.text}; remaining: {self._senses.in_words(action.remaining)}"
+                    self._ctx.events.emit(EventKind.ALERT, severity=Severity.P1, source=Source.WATCHDOG, text=text, now_ns=now_ns)
+                elif isinstance(action, fl.Done):
+                    self.flat_since_ns = action.flat_ns
+                    self._flat_events = int(self._senses.broker.value[0]["order_events"])
+            if closes:
+                self._publish_closes(closes, now_ns)
+        except RingFull as error:  # the bridge does not drain: fencing deals with that, the machine asks again
+            self._ctx.events.emit(EventKind.ALERT, severity=Severity.P1, source=Source.WATCHDOG, text=str(error), now_ns=now_ns)
+        self._ctx.wake(topology.BRIDGE)
+
+    def _publish_closes(self, closes: list[fl.Close], now_ns: int) -> None:
+        """All closes in one publish, so that the bridge finds them together and writes them together."""
+        records = np.zeros(len(closes), self._orders.dtype)
+        for record, close in zip(records, closes, strict=True):
+            market = math.isnan(close.limit)
+            intent_id = self._ctx.ids.next(Source.WATCHDOG)
+            record["t_socket_ns"] = self.state.cause_ns
+            record["t_intent_ns"] = now_ns
+            record["intent_id"] = intent_id
+            record["symbol"], record["kind"], record["source"] = close.symbol, IntentKind.NEW, Source.WATCHDOG
+            record["side"] = int(close.side)
+            record["order_type"] = OrderType.MKT if market else OrderType.LMT
+            record["tif"] = TimeInForce.DAY
+            flags = IntentFlag.REDUCE_ONLY | IntentFlag.FLATTEN
+            record["flags"] = flags if market else flags | IntentFlag.OUTSIDE_RTH
+            record["qty"] = close.qty
+            record["limit_price"] = math.nan if market else self._rounded(close)
+            record["epoch"] = self._epoch()
+            self._own[intent_id] = _Own(close.symbol, close.qty * int(close.side), now_ns)
+        try:
+            self._orders.publish(records)
+        except RingFull:
+            for record in records:
+                self._own.pop(int(record["intent_id"]), None)
+            raise
+
+    def _rounded(self, close: fl.Close) -> float:
+        """On the price increment, away from the touch."""
+        tick = self._senses.tradable[close.symbol].tick_size
+        steps = close.limit / tick
+        return round((math.ceil(steps - 1e-9) if close.side > 0 else math.floor(steps + 1e-9)) * tick, 10)
+
+    def command(self, kind: CommandKind, now_ns: int, *, wake: bool = True) -> None:
+        """Publish one command to the bridge."""
+        record = self._commands.record
+        record[0] = 0
+        r = record[0]
+        r["t_ns"], r["command_id"] = now_ns, self._ctx.ids.next(Source.WATCHDOG)
+        r["symbol"], r["kind"], r["source"] = ALL_SYMBOLS, int(kind), int(Source.WATCHDOG)
+        r["who"], r["reason"] = b"watchdog", self.state.reason.encode()[:48]
+        self._commands.publish_record()
+        if wake:
+            self._ctx.wake(topology.BRIDGE)
+
+    def _watch_flat(self, now_ns: int) -> None:
+        """Confirmed flat lasts until something is held or works again."""
+        if self.flat_since_ns and (self._senses.held() or self._senses.working()):
+            self.flat_since_ns = 0
+
+    def finish(self, now_ns: int) -> None:
+        """Another hand (the emergency connection) has confirmed flat."""
+        self.state = replace(
+            self.state, flatten_id=self.state.flatten_id or now_ns, state=int(FlattenState.FLAT), flat_ns=now_ns, remaining=0
+        )
+        self.flat_since_ns = now_ns
+        self._event(self._words(), now_ns)
+        self._publish()
+
+    def resume_after_takeover(self, now_ns: int) -> None:
+        """The bridge is back: whatever was under way goes on through it, from a fresh read."""
+        self.paused_for_takeover = False
+        self._own.clear()
+        if self.state.active:
+            self.state = fl.resume(self.state, now_ns, len(self._senses.names))
+
+    def _words(self) -> str:
+        state = FlattenState(self.state.state)
+        if state == FlattenState.FLAT:
+            return f"flat, confirmed by the broker, {(self.state.flat_ns - self.state.started_ns) / 1e6:.0f} ms after the start"
+        left = self._senses.in_words(self.state.remaining)
+        return f"{state.name.lower().replace('_', ' ')}, round {self.state.rounds}{': ' + left if left else ''}"
+
+    def _event(self, text: str, now_ns: int) -> None:
+        self._ctx.events.emit(
+            EventKind.FLATTEN, self.state.state, ref_id=self.state.flatten_id, source=self.state.source, text=text,
+            severity=Severity.ROUTINE, now_ns=now_ns,
+        )  # fmt: skip
+
+    def _publish(self) -> None:
+        s, c = self.state, self._cell.value[0]
+        c["flatten_id"], c["state"], c["started_ns"], c["cause_ns"] = s.flatten_id, s.state, s.started_ns, s.cause_ns
+        c["sent_ns"], c["flat_ns"], c["rounds"], c["remaining"] = s.sent_ns, s.flat_ns, s.rounds, s.remaining
+        c["open_orders"], c["source"] = self._senses.working(), s.source
+        self._cell.publish()
+        data = fl.dumps(s)
+        if data != self._written:
+            self._written = data
+            self._files.write(self._path, data)

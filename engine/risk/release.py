@@ -1,0 +1,67 @@
+"""When KILL may be released, and what each refusal says. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engine.domain.codes import Badge, BadgeState
+
+OVERRIDE_DAY = 1
+"""RESET flag bit 0: the operator overrides the day's drawdown lock by name and reason."""
+EXCUSE_REMAINING = 2
+"""RESET flag bit 1: the operator names in the reason what remains open and keeps it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResetRequest:
+    flags: int
+    who: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResetFacts:
+    """``flat_since_ns``: confirmed flat by the broker, 0 if not. ``remaining``: names of what is open, in words."""
+
+    killed: bool
+    flat_since_ns: int
+    flattening: bool
+    remaining: str
+    day_locked: bool
+    states: Mapping[Badge, tuple[BadgeState, str]]
+    link_up: bool
+
+
+def cooling_until_ns(facts: ResetFacts, cooling_s: float, killed_ns: int, excused: bool) -> int:
+    """End of the cooling time: it runs from confirmed flat, or from the kill when what remains is excused."""
+    start = facts.flat_since_ns or (killed_ns if excused else 0)
+    return start + int(cooling_s * 1e9) if start else 0
+
+
+def refusals(facts: ResetFacts, request: ResetRequest, cooling_s: float, killed_ns: int, now_ns: int) -> list[str]:
+    """Every reason against a release, in words; empty: it may be released."""
+    if not facts.killed:
+        return ["nothing is latched"]
+    found = []
+    excused = bool(request.flags & EXCUSE_REMAINING)
+    override = bool(request.flags & OVERRIDE_DAY)
+    if (excused or override) and not (request.who.strip() and request.reason.strip()):
+        found.append("an override needs who and why")
+    if facts.flattening:
+        found.append("flatten is still running")
+    elif not facts.flat_since_ns and not excused:
+        found.append(f"not confirmed flat{': ' + facts.remaining if facts.remaining else ''}; flatten, or name what remains")
+    until = cooling_until_ns(facts, cooling_s, killed_ns, excused)
+    if until and now_ns < until:
+        left = (until - now_ns) // 1_000_000_000 + 1
+        found.append(f"cooling for another {left // 60}:{left % 60:02d} min")
+    if not facts.link_up:
+        found.append("the link to the broker is down")
+    if facts.day_locked and not override:
+        found.append("DD is locked until the next session; override it by name and reason")
+    for badge, (state, reason) in facts.states.items():
+        if badge == Badge.KILL or state == BadgeState.OK or (badge == Badge.DD and override):
+            continue
+        found.append(f"{badge.name} is {state.name}: {reason}")
+    return found

@@ -1,0 +1,59 @@
+"""What must never stand in a file of this project."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HOME = re.compile(r"/(?:root|home/\w+)/")
+REGISTRY = re.compile(r"https?://[^\s\"']*/simple\b|extra-index-url *=|find-links *=")
+MARKET_DATA = re.compile(r"(?i)lobster|_orderbook_\d+\.csv|_message_\d+\.csv")
+TEXT = {".py", ".sh", ".toml", ".md", ".yaml", ".lock", ".service", ".timer", ".target", ".js", ".html", ".css", ""}
+
+
+def project_files() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\n")
+    return [ROOT / name for name in listed if name and (ROOT / name).is_file() and "/vendor/" not in name]
+
+
+def test_no_file_names_a_home_directory_or_a_package_registry() -> None:
+    wrong = []
+    for path in project_files():
+        if path.suffix not in TEXT or path == Path(__file__):
+            continue
+        text = path.read_text(errors="replace")
+        wrong += [f"{path.relative_to(ROOT)}: {m.group(0)}" for m in (HOME.search(text), REGISTRY.search(text)) if m]
+    assert not wrong
+
+
+def test_market_data_is_not_part_of_the_project() -> None:
+    big = [p for p in project_files() if MARKET_DATA.search(p.name) and p.stat().st_size > 200_000]
+    assert not big
+
+
+def test_no_source_file_grows_beyond_six_hundred_lines() -> None:
+    long = []
+    for path in project_files():
+        if path.suffix == ".py" and path.parts[len(ROOT.parts)] in ("engine", "shm"):
+            lines = len(path.read_text().splitlines())
+            if lines > 600:
+                long.append(f"{path.relative_to(ROOT)}: {lines}")
+    assert not long
+
+
+def test_comments_leave_nothing_to_do() -> None:
+    words = re.compile(r"\b(TODO|FIXME|HACK)\b")
+    wrong = [
+        f"{p.relative_to(ROOT)}"
+        for p in project_files()
+        if p.suffix == ".py" and p != Path(__file__) and words.search(p.read_text())
+    ]
+    assert not wrong

@@ -1,0 +1,86 @@
+"""Depth windows, bars and ticks as pure functions."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.paper.books import SymbolBook, window
+from engine.paper.history import BarSeries, SymbolHistory, bar_size_s, duration_s, merge
+
+changes = st.lists(st.tuples(st.sampled_from([0, 1, 2]), st.integers(0, 7), st.integers(1, 99)), max_size=60)
+
+
+@given(changes, st.integers(1, 6))
+def test_a_window_of_changes_rebuilds_exactly_the_first_rows(script, limit):
+    full, seen = SymbolBook(), SymbolBook()
+    for op, level, size in script:
+        rows = full.bids
+        if op == 0 and len(rows) >= 8:
+            op = 1
+        if (op == 0 and level > len(rows)) or (op != 0 and level >= len(rows)):
+            continue
+        change = (op, level, float(size), float(size))
+        assert full.apply(1, change)
+        for part in window(full.bids, change, limit):
+            assert seen.apply(1, part)
+        assert seen.bids == full.bids[:limit]
+
+
+def test_rows_that_cannot_exist_are_counted_and_not_applied():
+    book = SymbolBook()
+    assert not book.apply(0, (1, 0, 1.0, 1.0))
+    assert not book.apply(0, (0, 1, 1.0, 1.0))
+    assert not book.apply(0, (2, 0, 0.0, 0.0))
+    assert book.bad_rows == 3
+    assert book.asks == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(1, 1000), st.integers(1, 50)), min_size=1, max_size=80))
+def test_wider_bars_say_the_same_as_the_ticks_they_are_made_of(ticks):
+    ticks.sort(key=lambda t: t[0])
+    series = BarSeries(1, 500)
+    for second, price, size in ticks:
+        series.add(second, float(price), float(size))
+    bars = merge(*series.rows(0, 1000), 60)
+    assert [start for start, _ in bars] == sorted({t[0] - t[0] % 60 for t in ticks})
+    for start, (opened, high, low, close, volume, wap, count) in bars:
+        part = [t for t in ticks if start <= t[0] < start + 60]
+        prices = [t[1] for t in part]
+        assert (opened, high, low, close) == (prices[0], max(prices), min(prices), prices[-1])
+        assert volume == sum(t[2] for t in part)
+        assert abs(wap * volume - sum(t[1] * t[2] for t in part)) < 1e-6
+        assert count == len(part)
+
+
+def test_old_bars_make_room_for_new_ones():
+    series = BarSeries(1, 4)
+    for second in range(10):
+        series.add(second, float(second), 1.0)
+    starts, rows = series.rows(0, 100)
+    assert list(starts) == [6, 7, 8, 9]
+    assert list(rows[:, 3]) == [6.0, 7.0, 8.0, 9.0]
+
+
+def test_minute_bars_come_from_the_coarse_series():
+    history = SymbolHistory()
+    history.trade(59.9, 1.0, 1.0)
+    history.trade(60.1, 2.0, 1.0)
+    assert [start for start, _ in history.bars("TRADES", 60, 0, 200)] == [0, 60]
+    assert [start for start, _ in history.bars("TRADES", 5, 0, 200)] == [55, 60]
+
+
+def test_durations_and_bar_sizes_are_read_as_the_broker_writes_them():
+    assert (duration_s("1800 S"), duration_s("2 D")) == (1800, 172_800)
+    assert [bar_size_s(t) for t in ("1 secs", "5 secs", "1 min", "2 mins", "1 hour", "1 day")] == [
+        1,
+        5,
+        60,
+        120,
+        3600,
+        86_400,
+    ]
+    for read, text in ((duration_s, "ten S"), (duration_s, "10"), (bar_size_s, "1 parsec"), (bar_size_s, "0 secs")):
+        with pytest.raises(ValueError, match=text):
+            read(text)

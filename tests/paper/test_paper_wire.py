@@ -1,0 +1,184 @@
+"""Frames, fields and the two long messages, checked against what the client library itself writes and reads."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ib_insync import Contract, LimitOrder, MarketOrder, Order, PriceCondition, TagValue, TimeCondition
+from ib_insync.client import Client
+from ib_insync.decoder import Decoder
+
+from engine.domain.instruments import SIM_UNIVERSE
+from engine.paper.account import Margins
+from engine.paper.fields import FieldError, FieldReader, number, payload
+from engine.paper.framing import FrameDecoder, FrameError, frame
+from engine.paper.messages_in import In
+from engine.paper.order_out import WhatIf, open_order
+from engine.paper.orders import Ledger, PaperOrder, corrected_id, on_increment
+from engine.paper.place_order import OrderRequest, read_place_order
+from engine.paper.session import agreed_version
+
+VERSIONS = [157, 159, 160, 162, 163, 164, 166, 169, 170, 176]
+
+
+@given(st.lists(st.binary(min_size=1, max_size=50), max_size=12), st.integers(1, 20))
+def test_frames_survive_any_slicing_of_the_stream(bodies, width):
+    stream = b"".join(frame(body) for body in bodies)
+    decoder = FrameDecoder()
+    seen = []
+    for start in range(0, len(stream), width):
+        decoder.push(stream[start : start + width])
+        while (body := decoder.next_frame()) is not None:
+            seen.append(body)
+    assert seen == bodies
+    assert decoder.buffered_bytes == 0
+
+
+@pytest.mark.parametrize("length", [0, 1025, 2**31])
+def test_a_frame_outside_the_limit_is_refused(length):
+    decoder = FrameDecoder(1024)
+    decoder.push(length.to_bytes(4, "big"))
+    with pytest.raises(FrameError, match=str(length)):
+        decoder.next_frame()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(100.0, "100"), (150.01, "150.01"), (0.1 + 0.2, "0.3"), (math.nan, ""), (math.inf, "Infinite"), (-1.5, "-1.5")],
+)
+def test_numbers_are_written_without_noise(value, expected):
+    assert number(value) == expected
+
+
+def test_characters_outside_ascii_are_escaped():
+    assert payload("Zürich") == b"Z\\u00fcrich\0"
+
+
+@pytest.mark.parametrize("offer", [b"v157..176\0", b"v100..176", b"v176", b"v100..300 +PACEAPI"])
+def test_a_version_offer_is_read(offer):
+    assert agreed_version(offer) == 176
+
+
+def written_by_library(contract: Contract, order: Order, version: int) -> bytes:
+    """placeOrder as the client library encodes it for a server version."""
+    client = Client.__new__(Client)
+    sent: list[str] = []
+    client.isConnected = lambda: True
+    client.serverVersion = lambda: version
+    client.sendMsg = sent.append
+    client.placeOrder(12, contract, order)
+    return sent[0].encode()
+
+
+def read(message: bytes, version: int) -> OrderRequest:
+    reader = FieldReader(message)
+    assert reader.integer("id") == In.PLACE_ORDER
+    return read_place_order(reader, version)
+
+
+STOCK = Contract(secType="STK", conId=265598, symbol="AAPL", exchange="SMART", currency="USD")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_plain_orders_of_the_library_are_read_in_every_layout(version):
+    order = LimitOrder("SELL", 300, 151.25, tif="GTC", orderRef="r-1", outsideRth=True, account="DUSIM001")
+    request = read(written_by_library(STOCK, order, version), version)
+    assert (request.order_id, request.action, request.quantity) == (12, "SELL", 300)
+    assert (request.order_type, request.limit, request.tif) == ("LMT", 151.25, "GTC")
+    assert (request.order_ref, request.outside_rth, request.account) == ("r-1", True, "DUSIM001")
+    assert (request.transmit, request.what_if, request.unsupported) == (True, False, "")
+    market = read(written_by_library(STOCK, MarketOrder("BUY", 1, whatIf=True), version), version)
+    assert market.what_if
+    assert math.isnan(market.limit)
+
+
+UNUSUAL = [
+    ({"algoStrategy": "Adaptive", "algoParams": [TagValue("adaptivePriority", "Urgent")]}, "algorithm Adaptive"),
+    ({"conditions": [PriceCondition(conId=1, exch="SMART", price=5.0), TimeCondition(time="x")]}, "order conditions"),
+    ({"ocaGroup": "g"}, "one-cancels-all groups"),
+    ({"parentId": 4}, "attached orders (parentId)"),
+    ({"transmit": False}, "untransmitted orders (transmit=0)"),
+    ({"allOrNone": True}, "allOrNone"),
+    ({"hedgeType": "D", "hedgeParam": "1"}, ""),
+    ({"scalePriceIncrement": 0.5}, ""),
+    ({"deltaNeutralOrderType": "LMT"}, ""),
+    ({"orderType": "PEG BENCH"}, ""),
+    ({"orderType": "PEG MID"}, ""),
+    ({"orderType": "PEG BEST", "competeAgainstBestOffset": math.inf}, ""),
+]
+
+
+@pytest.mark.parametrize("version", [157, 176])
+@pytest.mark.parametrize(("change", "named"), UNUSUAL)
+def test_optional_blocks_move_fields_but_not_their_meaning(change, named, version):
+    order = LimitOrder("BUY", 7, 10.0, tif="DAY", whatIf=True, orderRef="x")
+    for name, value in change.items():
+        setattr(order, name, value)
+    request = read(written_by_library(STOCK, order, version), version)
+    assert request.unsupported == named
+    assert (request.what_if, request.order_ref, request.quantity) == (True, "x", 7)
+
+
+def test_an_order_cut_anywhere_is_an_error_that_names_the_field():
+    whole = written_by_library(STOCK, LimitOrder("BUY", 7, 10.0), 176).split(b"\0")
+    for length in range(1, len(whole) - 1):
+        with pytest.raises(FieldError, match="field"):
+            read(b"\0".join(whole[:length]) + b"\0", 176)
+
+
+class _Sink:
+    """Takes the place of the library's wrapper."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple] = []
+
+    def openOrder(self, *args):
+        self.seen.append(args)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_open_orders_are_read_by_the_library_in_every_layout(version):
+    order = PaperOrder(1_500_000_007, 3, 12, 0, "BUY", 300, "LMT", 150.25, "GTC", "DUSIM001", order_ref="r")
+    order.fill(100, 150.0, 1.0)
+    sink = _Sink()
+    decoder = Decoder(sink, version)
+    margins = WhatIf(Margins(10.0, 1.0, 0.5), Margins(9.0, 2.0, 1.0), 1.25)
+    for what_if in (None, margins):
+        decoder.interpret(open_order(order, SIM_UNIVERSE[0], version, what_if).decode().split("\0")[:-1])
+    (order_id, contract, seen, state), (_, _, hypothetical, hypothetical_state) = sink.seen
+    assert (order_id, contract.conId, contract.symbol, contract.exchange) == (12, 265598, "AAPL", "SMART")
+    assert (seen.action, seen.totalQuantity, seen.lmtPrice, seen.tif) == ("BUY", 300, 150.25, "GTC")
+    assert (seen.permId, seen.clientId, seen.orderRef, seen.account) == (1_500_000_007, 3, "r", "DUSIM001")
+    assert (state.status, state.commission, seen.whatIf) == ("Submitted", 1.0, False)
+    assert hypothetical.whatIf
+    assert (hypothetical_state.initMarginChange, hypothetical_state.equityWithLoanAfter) == ("1", "9")
+    assert hypothetical_state.commission == 1.25
+
+
+def test_a_corrected_execution_replaces_the_original():
+    assert corrected_id("0000e0d5.00000001.01.01") == "0000e0d5.00000001.01.02"
+    assert corrected_id("a.b.01.09") == "a.b.01.10"
+
+
+def test_ids_rise_per_client_and_perm_ids_are_never_zero():
+    ledger = Ledger(7)
+    ledger.put(PaperOrder(ledger.new_perm_id(), 1, 10, 0, "BUY", 1, "MKT", math.nan, "DAY", "D"))
+    ledger.put(PaperOrder(ledger.new_perm_id(), 2, 3, 0, "BUY", 1, "MKT", math.nan, "DAY", "D"))
+    assert (ledger.next_order_id(1), ledger.next_order_id(2), ledger.next_order_id(3)) == (11, 4, 1)
+    assert all(order.perm_id > 0 for order in ledger.orders.values())
+
+
+def test_an_execution_larger_than_the_remainder_is_refused():
+    order = PaperOrder(1, 1, 1, 0, "BUY", 10, "MKT", math.nan, "DAY", "D")
+    order.fill(6, 1.0, 0.0)
+    with pytest.raises(ValueError, match="remainder is 4"):
+        order.fill(5, 1.0, 0.0)
+
+
+@given(st.integers(1, 100_000_000))
+def test_every_whole_cent_is_on_the_increment_and_half_a_cent_is_not(cents):
+    assert on_increment(cents / 100, 0.01)
+    assert not on_increment(cents / 100 + 0.005, 0.01)
