@@ -47,8 +47,8 @@ ensure_environment() {
   fi
   say "installing the packages of $(basename "$lock") (only when it has changed)"
   rm -f "$stamp"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e "$root"
+  "$venv/bin/python" -m pip install -qq --disable-pip-version-check --require-hashes -r "$lock"
+  "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e "$root"
   # The test lock contains all of the base lock: one stamp line for each that holds now.
   if [ "$kind" = test ]; then
     printf '%s\n%s\n' "$base" "$tests" >"$stamp"

@@ -181,7 +181,8 @@ class EmergencyCodec:
         v = self.server_version
         fields: list[object] = [
             3, order_id,
-            contract.con_id, contract.symbol, contract.sec_type, "", 0.0, "", "", "SMART", "", contract.currency, "", "",
+            contract.con_id, contract.symbol, contract.sec_type, "", 0.0, "", "",
+            "SMART", "", contract.currency, "", "",
             "", "",  # secIdType, secId
             action, qty, "MKT" if market else "LMT", "" if market else limit, "", "DAY", "", account, "", 0, order_ref,
             1, 0, 0, 0, 0, 0, int(outside_hours), 0,  # transmit .. hidden

@@ -71,6 +71,8 @@ class Session:
         self._void = 0
         self._told = ("", 0)
         self._next_question_ns = 0
+        self.leaving = False
+        """A planned stop: the end of the session is no news."""
         self._reading_due = False
         self._details_due: list[int] = []
         self._handlers: dict[type, Callable[[Any, int], None]] = {
@@ -180,6 +182,8 @@ class Session:
         self._feed.down(now_ns)
         self._reading_due = False
         self._publish(now_ns)
+        if self.leaving:
+            return
         hint = ""
         if news.refused:
             hint = "; start the gateway or correct gateway.host and gateway.port"

@@ -136,7 +136,7 @@ def _loud_supervisor(config: Config, tell: Callable[[str], None]) -> Supervisor:
 
 
 def _progress(tell: Callable[[str], None]) -> Callable[[str], None]:
-    """Compile progress: one line that is rewritten on a terminal, every tenth step elsewhere."""
+    """Compile progress: one line that is rewritten on a terminal, every fourth step elsewhere."""
     if sys.stdout.isatty() and tell is click.echo:
         return lambda text: click.echo(
             f"\r\x1b[K{text}", nl=text.split("/")[0].split()[-1] == text.split("/")[1].split()[0]
@@ -146,7 +146,7 @@ def _progress(tell: Callable[[str], None]) -> Callable[[str], None]:
     def sparse(text: str) -> None:
         nonlocal count
         count += 1
-        if count % 10 == 0:
+        if count % 4 == 0:
             tell(text)
 
     return sparse

@@ -24,8 +24,12 @@ DOES = {
 
 
 def guardrails(view: View) -> list[dict[str, Any]]:
-    """All badges in their fixed order. A silent watchdog makes every badge STALE: old green is no green."""
+    """All badges in their fixed order. A silent watchdog makes every badge STALE: old green is no green.
+
+    KILL is read from the stop cells themselves: it shows before, and without, the watchdog's word.
+    """
     cell = view.value("guardrails")
+    killed = view.stops().kill
     silent_ns = view.watchdog_silent_ns()
     out = []
     for badge in Badge:
@@ -33,7 +37,9 @@ def guardrails(view: View) -> list[dict[str, Any]]:
         state = name_of(BadgeState, int(b["state"]))
         reason = text_of(b["reason"])
         value, limit = number(float(b["value"])), number(float(b["limit"]))
-        if silent_ns:
+        if badge == Badge.KILL and killed and state != "TRIPPED":
+            state, reason = "TRIPPED", f"latched just now; {reason}" if reason else "latched"
+        elif silent_ns:
             known = view.known("guardrails")
             state = "STALE" if state != "TRIPPED" or not known else state
             last = (

@@ -18,12 +18,10 @@ from engine.domain.instruments import ALL_SYMBOLS
 from engine.runtime.context import Context
 
 VERDICT_S = 0.25
+RELEASE_S = 1.0
+"""For releases: the watchdog writes its latch file first."""
 _POLL_S = 0.002
 KILL_BIT = 1 << Badge.KILL
-RESET_OVERRIDE_DAY = 1
-"""Flag of RESET: release although the day is locked; the reason names who overrides and why."""
-RESET_EXCUSE_REMAINING = 2
-"""Flag of RESET: what remains is named in the reason and excused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +41,23 @@ class Desk:
         self._commands = ctx.ring_writer("commands.operator")
         self._orders = ctx.ring_writer("orders.operator")
         self._stop = ctx.cell_writer("stop.operator")
+        self._watchdog = ctx.cell_reader("stop.watchdog")
 
     # -- stops ---------------------------------------------------------------------------------------------------
 
     def engage(self, *, kill: bool) -> int:
-        """Pause or kill in our own stop cell, now. Returns the stop_id."""
+        """Pause (or kill) in our own stop cell, now. Returns the stop_id.
+
+        A newer stop_id would revive a stop in this cell that was released meanwhile: those are cleared first.
+        """
         now_ns = self._ctx.clock.now_ns()
-        cell = self._stop.value[0]
-        cell["pause"] = 1
-        if kill:
-            cell["kill"] = 1
-            cell["kill_reason"] = int(cell["kill_reason"]) | KILL_BIT
+        cell, released = self._stop.value[0], self._watchdog.read()
+        stop_id = int(cell["stop_id"])
+        held_kill = bool(cell["kill"]) and stop_id > int(released["released_kill_id"])
+        held_pause = bool(cell["pause"]) and stop_id > int(released["released_pause_id"])
+        cell["kill"] = kill or held_kill
+        cell["kill_reason"] = KILL_BIT if kill or held_kill else 0
+        cell["pause"] = not kill or held_pause
         cell["since_ns"] = now_ns
         cell["stop_id"] = now_ns
         self._stop.publish()

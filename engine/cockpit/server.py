@@ -6,7 +6,6 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import orjson
 from aiohttp import web
 
 from engine.cockpit import health, metrics
-from engine.cockpit.api import Api
+from engine.cockpit.api import routes
 from engine.cockpit.arming import Arming
 from engine.cockpit.auth import Authority, ensure_token
 from engine.cockpit.blotter import Blotter
@@ -25,10 +24,13 @@ from engine.cockpit.durable import DurableLog
 from engine.cockpit.guard import HEADERS, allowed_hosts, door, host_name
 from engine.cockpit.history import History
 from engine.cockpit.limits import Buckets
+from engine.cockpit.parts import Parts
+from engine.cockpit.prime import Keys, from_journal
 from engine.cockpit.services import Services
 from engine.cockpit.stream import Stream
 from engine.cockpit.tail import Tail
 from engine.cockpit.view import View
+from engine.domain.sessions import session_date
 from engine.runtime.context import Context
 from engine.runtime.ports import holder
 from engine.runtime.secrets import secret
@@ -51,7 +53,7 @@ class Cockpit:
     services: Services
     tail: Tail
     stream: Stream
-    api: Api
+    api: Parts
 
 
 def build(ctx: Context) -> Cockpit:
@@ -59,7 +61,10 @@ def build(ctx: Context) -> Cockpit:
     config, state_dir = ctx.config, ctx.state_dir
     view, services = View(ctx), Services(ctx)
     log = DurableLog(epoch=ctx.clock.wall_ns(ctx.clock.now_ns()) // 1_000_000)
-    tail = Tail(ctx, Blotter(ctx.instruments, ctx.clock.wall_ns), log)
+    blotter, keys, now_ns = Blotter(ctx.instruments, ctx.clock.wall_ns), Keys(), ctx.clock.now_ns()
+    day = session_date(ctx.clock.wall_ns(now_ns), config.instance.mode == "sim")
+    from_journal(state_dir / "journal.db", day, blotter, keys, ctx.instruments, ctx.log)
+    tail = Tail(ctx, blotter, log)
     tail.prime()
     tokens = {ensure_token(state_dir, secret("TRADING_TOKEN")): "admin"}
     for name, scope in (("L2DASH_TRADE_TOKEN", "trade"), ("L2DASH_READ_TOKEN", "read")):
@@ -72,8 +77,8 @@ def build(ctx: Context) -> Cockpit:
     arming = Arming(int(config.cockpit.arm_idle_s * 1e9), config.cockpit.kill_on_stream_gone)
     stream = Stream(ctx, view, services, tail, log, history, arming)
     view.refresh(ctx.clock.now_ns())
-    api = Api(
-        ctx, view, stream, Desk(ctx, tail), tail, history, arming, authority, Buckets(), OrderedDict(),
+    api = Parts(
+        ctx, view, stream, Desk(ctx, tail), tail, history, arming, authority, Buckets(), keys,
         secure_cookie=bool(config.cockpit.tls_cert) or config.cockpit.trusted_proxy,
     )  # fmt: skip
     return Cockpit(ctx, view, services, tail, stream, api)
@@ -91,7 +96,7 @@ def make_app(cockpit: Cockpit) -> web.Application:
         middlewares=[_count(ctx), door(hosts, cockpit.api.authority, wall_ns, config.trusted_proxy)],
         client_max_size=MAX_BODY,
     )
-    app.add_routes(cockpit.api.routes())
+    app.add_routes(routes(cockpit.api))
     for path, file in PAGES.items():
         app.router.add_get(path, _page(STATIC / file))
     app.router.add_get("/", _home)

@@ -31,8 +31,13 @@ class Ticket:
 
     @property
     def words(self) -> str:
-        price = "MKT" if self.order_type == OrderType.MKT else f"LMT {self.limit:g}"
-        return f"{self.side.name} {self.qty} {self.instrument.symbol} {price} {self.tif.name}"
+        return order_words(self.side.name, self.qty, self.instrument.symbol, self.limit, self.tif.name)
+
+
+def order_words(side: str, qty: int, symbol: str, limit: float, tif: str) -> str:
+    """An order in words, every digit of its price included: equal words are the same order."""
+    price = f"LMT {limit:.12g}" if math.isfinite(limit) else "MKT"
+    return f"{side} {qty} {symbol} {price} {tif}"
 
 
 def parse(body: dict[str, Any], instruments: tuple[Instrument, ...], limits: Limits, mids: dict[int, float]) -> Ticket:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.config import Config, ConfigError, load
-from engine.domain.instruments import Instrument
+from engine.domain.instruments import SIM_INDEX, SIM_UNIVERSE, Instrument
 from engine.market.layout import FEATURE_SCHEMA
 from engine.market.replay import sequences
 from engine.model.bundle import BundleError, Registry
@@ -294,8 +294,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         overrides = {"instance": {"state_dir": str(args.state_dir)}} if args.state_dir else None
         config = load(args.config, overrides)
+        # A first model is pooled over the whole paper market, whatever few symbols this instance trades.
+        pooled = (*SIM_UNIVERSE, SIM_INDEX) if args.synthetic else instruments(config)
         outcome = retrain(
-            config, instruments(config), synthetic=args.synthetic, days=args.days, progress=report, say=report.say
+            config, pooled, synthetic=args.synthetic, days=args.days, progress=report, say=report.say
         )
     except (ConfigError, NoHistory, FitFailed, BundleError, TrainingRuns, OSError) as error:
         report.close()

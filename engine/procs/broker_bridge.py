@@ -217,6 +217,7 @@ class BrokerBridge:
                 if not self._receive(self._clock.now_ns()):
                     time.sleep(0.002)
                 self._send(self._clock.now_ns())
+            self.session.leaving = True
             self.link.disconnect("leaving")
             while self.link.news:
                 self.session.take(self.link.news.popleft(), self._clock.now_ns())

@@ -243,19 +243,27 @@ class Recorder:
         if now_ns >= self._next_slow_ns:
             self._next_slow_ns = now_ns + SLOW_DUTY_NS
             self._check_disk(now_ns)
-            problem, gone = self._caretaker.step(self._session(now_ns))
-            if problem:
-                self._say(Severity.P2, problem, now_ns)
-            for day in gone:
-                self._ctx.log.info(f"removed the ticks of {day}: older than recorder.retention_days")
+            self._look_after_days(now_ns)
+
+    def _look_after_days(self, now_ns: int) -> None:
+        today = self._session(now_ns)
+        if not self._ticks.roll(today):
+            return
+        problem, gone = self._caretaker.step(today)
+        if problem:
+            self._say(Severity.P2, problem, now_ns)
+        for day in gone:
+            self._ctx.log.info(f"removed the ticks of {day}: older than recorder.retention_days")
 
     def _check_health(self, now_ns: int) -> None:
         self._problem("journal", self._journal.health.problem, now_ns)
         self._problem("ticks", self._ticks.health.problem, now_ns)
-        share = self._config.guardrails.recorder_behind_share
+        limit = self._config.guardrails.recorder_behind_share
+        # Half of the limit ends it: a backlog that hovers about the limit is one problem, not many.
+        share = limit / 2 if "behind" in self._problems else limit
         readers = [(s.name, s.reader) for s in self._streams] + [(r.name, r.reader) for r in self._logged]
         behind = [n for n, r in readers if r.waiting > share * r.capacity]
-        text = f"rings over {share:.0%} full, the disk does not keep up: {', '.join(behind)}" if behind else ""
+        text = f"rings over {limit:.0%} full, the disk does not keep up: {', '.join(behind)}" if behind else ""
         self._problem("behind", text, now_ns)
 
     def _check_disk(self, now_ns: int) -> None:

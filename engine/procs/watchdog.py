@@ -33,6 +33,7 @@ from engine.risk.stops import Stops as Effective
 from engine.risk.stops import effective
 from engine.runtime.agent import Agent
 from engine.runtime.context import Context
+from shm.ring import Records
 
 FAST_NS = 1_000_000
 SLOW_NS = 20_000_000
@@ -102,11 +103,18 @@ class Watchdog:
                 return
             self._scan(ticks.buffer, len(records))
 
-    def _scan(self, buffer: k.np.ndarray[tuple[int], k.np.dtype[k.np.void]], count: int) -> int:
+    def _scan(self, buffer: Records, count: int) -> int:
         s = self.senses
         return int(
             k.scan_index(
-                buffer, count, self._index, self._window_ns, self._index_limit, s.index_stamps, s.index_buckets, s.index_out
+                buffer,
+                count,
+                self._index,
+                self._window_ns,
+                self._index_limit,
+                s.index_stamps,
+                s.index_buckets,
+                s.index_out,
             )
         )
 
@@ -136,10 +144,8 @@ class Watchdog:
         counters.add("cycles")
         self._adopt(now_ns)
         senses = self.senses
-        changed = senses.books.refresh() + senses.positions.refresh()
-        if self.flattening.active:
-            senses.broker.refresh()
-        if changed:
+        senses.refresh_market()
+        if senses.take_changed():
             senses.measure(now_ns)
             self.guard.fast(now_ns)
         self.takeover.poll(now_ns)
@@ -222,13 +228,20 @@ class Watchdog:
         elif action == LinkAction.PAGE:
             self.stops.amend(now_ns, awaits_link=False)
             what = senses.in_words(senses.held())
-            text = f"broker back after {self._link.outage_ns / 1e9:.0f} s: positions are NOT flattened ({what}): decide and flatten or reset"
+            outage_s = self._link.outage_ns / 1e9
+            text = f"broker back after {outage_s:.0f} s: positions are NOT flattened ({what}): flatten, or reset"
             self._alert(Severity.P1, text, now_ns)
 
     def _observe(self, now_ns: int) -> None:
         """KILL holds: see to it that flat gets confirmed, by whoever flattens."""
         latch, flattening, senses = self.stops.latch, self.flattening, self.senses
-        if not latch.kill or flattening.active or flattening.flat_since_ns or latch.awaits_link or not self.guard.can_send:
+        if (
+            not latch.kill
+            or flattening.active
+            or flattening.flat_since_ns
+            or latch.awaits_link
+            or not self.guard.can_send
+        ):
             return
         quiet = not senses.held() and not senses.working()
         if quiet or (self._observe_until_ns and now_ns >= self._observe_until_ns):

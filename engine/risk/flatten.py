@@ -315,7 +315,13 @@ def _confirming(
 
 def _verify(state: Flatten, view: View, now_ns: int) -> tuple[Flatten, tuple[Action, ...]]:
     state = _enter(
-        state, FlattenState.VERIFYING, now_ns, asked_ns=now_ns, asked_id=view.snapshot_id, first_end_ns=0, first_events=0
+        state,
+        FlattenState.VERIFYING,
+        now_ns,
+        asked_ns=now_ns,
+        asked_id=view.snapshot_id,
+        first_end_ns=0,
+        first_events=0,
     )
     return state, (RequestSnapshot(),)
 
@@ -337,7 +343,11 @@ def _verifying(
         return _confirm(state, view, now_ns)
     if not state.first_end_ns:
         first = replace(
-            state, first_end_ns=view.snapshot_end_ns, first_events=view.snapshot_events, asked_ns=0, asked_id=view.snapshot_id
+            state,
+            first_end_ns=view.snapshot_end_ns,
+            first_events=view.snapshot_events,
+            asked_ns=0,
+            asked_id=view.snapshot_id,
         )
         return first, ()
     if view.snapshot_begin_ns - state.first_end_ns < config.apart_ns:

@@ -112,7 +112,7 @@ def parse(text: str) -> Latch:
     data: Any = json.loads(text)
     if not isinstance(data, dict) or data.get("version") != VERSION:
         raise ValueError(f"version {data.get('version') if isinstance(data, dict) else None!r}, expected {VERSION}")
-    values = {}
+    values: dict[str, Any] = {}
     for field in fields(Latch):
         default = getattr(Latch(), field.name)
         value = data.get(field.name, None if field.name in ("kill", "pause") else default)

@@ -186,10 +186,10 @@ def check(intent, facts, account, out):  # type: ignore[no-untyped-def]
 
     if a.reconciled == 0:
         return _RECONCILING
-    flatten = (i.flags & _FLATTEN) != 0
+    flatten = (i["flags"] & _FLATTEN) != 0
     room = reducible(facts, s, side)
     reducing = qty <= room + _EPS
-    if (flatten or (i.flags & _REDUCE) != 0) and not reducing:
+    if (flatten or (i["flags"] & _REDUCE) != 0) and not reducing:
         out[0] = qty
         out[1] = room
         return _NOT_REDUCING
@@ -219,7 +219,7 @@ def check(intent, facts, account, out):  # type: ignore[no-untyped-def]
             return _LEASE
         if f.halted != 0:
             return _HALTED
-        outside = (i.flags & _OUTSIDE) != 0 and not market
+        outside = (i["flags"] & _OUTSIDE) != 0 and not market
         if f.session_open == 0 and not (outside and f.extended_open != 0):
             return _SESSION
         if f.fresh == 0 or not (mid > 0.0):

@@ -8,12 +8,12 @@ from engine.domain.codes import Mode, Refusal
 
 
 def _usd(value: float) -> str:
-    return "unknown" if math.isnan(value) else f"{value:,.0f} USD"
+    return f"{value:,.0f} USD" if math.isfinite(value) else "unknown"
 
 
 def _mode(value: float) -> str:
     known = {m.value: m.name.lower() for m in Mode}
-    return known.get(int(value), str(int(value))) if not math.isnan(value) else "unknown"
+    return known.get(int(value), f"{value:.0f}") if math.isfinite(value) else "unknown"
 
 
 def refusal_text(code: Refusal, symbol: str, value: float, limit: float) -> str:

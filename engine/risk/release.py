@@ -51,7 +51,9 @@ def refusals(facts: ResetFacts, request: ResetRequest, cooling_s: float, killed_
     if facts.flattening:
         found.append("flatten is still running")
     elif not facts.flat_since_ns and not excused:
-        found.append(f"not confirmed flat{': ' + facts.remaining if facts.remaining else ''}; flatten, or name what remains")
+        found.append(
+            f"not confirmed flat{': ' + facts.remaining if facts.remaining else ''}; flatten, or name what remains"
+        )
     until = cooling_until_ns(facts, cooling_s, killed_ns, excused)
     if until and now_ns < until:
         left = (until - now_ns) // 1_000_000_000 + 1

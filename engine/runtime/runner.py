@@ -42,6 +42,7 @@ def set_process_name(name: str) -> None:
 def run_service(service: str, config: Config) -> int:
     """Run one service until SIGTERM or SIGINT. Returns the exit code: 0 orderly, 1 crash, 3 start refused."""
     set_process_name(service)
+    os.umask(0o077)
     try:
         context = Context(config, service)
         context.start_heartbeat(context.clock.now_ns())

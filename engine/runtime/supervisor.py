@@ -84,6 +84,7 @@ class Supervisor:
         self, on_ready: Callable[[], None] | None = None, before: dict[str, Callable[[], bool]] | None = None
     ) -> int:
         """Start everything, then guard it. ``before[service]`` holds a service back until it returns True."""
+        os.umask(0o077)
         signal.signal(signal.SIGTERM, self._request_stop)
         signal.signal(signal.SIGINT, self._request_stop)
         if self._lock < 0:
@@ -170,22 +171,20 @@ class Supervisor:
         gc.enable()
 
     def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
+        """Collect ended services, and nothing else: other child processes belong to whoever started them."""
+        for child in self.children.values():
+            if not child.pid:
+                continue
+            pid, status = os.waitpid(child.pid, os.WNOHANG)
             if pid == 0:
-                return
-            for child in self.children.values():
-                if child.pid == pid:
-                    child.pid = 0
-                    code = os.waitstatus_to_exitcode(status)
-                    if child.wanted and not self._stop:
-                        child.refused = code == 3
-                        end = f"killed by signal {-code}" if code < 0 else f"exited with {code}"
-                        what = "stays down until its cause is removed" if child.refused else "restarting"
-                        self.say(f"{child.spec.name} {end}; {what}")
+                continue
+            child.pid = 0
+            code = os.waitstatus_to_exitcode(status)
+            if child.wanted and not self._stop:
+                child.refused = code == 3
+                end = f"killed by signal {-code}" if code < 0 else f"exited with {code}"
+                what = "stays down until its cause is removed" if child.refused else "restarting"
+                self.say(f"{child.spec.name} {end}; {what}")
 
     def _look(self) -> None:
         now_ns = time.monotonic_ns()

@@ -44,6 +44,8 @@ def recorded_days(state_dir: Path) -> list[int]:
 
 def iter_segment(path: Path) -> Iterator[Block | Damage]:
     """Blocks and damaged stretches of one raw or sealed segment."""
+    if not path.exists():  # it was sealed since the directory was read
+        path = path.with_suffix(SEALED)
     if path.suffix == SEALED:
         from engine.store.seal import read_sealed  # the Parquet library costs 80 MB: only who reads sealed days pays
 

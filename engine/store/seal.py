@@ -11,6 +11,8 @@ cost next to nothing after compression.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,14 +126,26 @@ def seal_segment(raw: Path) -> SealedIndex:
 
 def seal_closed_days(state_dir: Path, today: int) -> list[SealedIndex]:
     """Seal every raw segment of the days before ``today`` (YYYYMMDD). Raises StoreError at the first that fails."""
-    done = []
-    for date, directory in day_directories(state_dir / "ticks"):
-        if date >= today:
-            continue
-        for leftover in directory.glob(f".*{SEALED}.tmp"):
-            leftover.unlink()
-        done += [seal_segment(raw) for raw in sorted(directory.glob(f"*{RAW}"))]
+    done: list[SealedIndex] = []
+    root = state_dir / "ticks"
+    if not root.is_dir():
+        return done
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # A sealer outlives a recorder that was killed; the next recorder's sealer must not work beside it.
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        for date, directory in day_directories(root):
+            if date < today:
+                done += _seal_day(directory)
+    finally:
+        os.close(fd)
     return done
+
+
+def _seal_day(directory: Path) -> list[SealedIndex]:
+    for leftover in directory.glob(f".*{SEALED}.tmp"):
+        leftover.unlink()
+    return [seal_segment(raw) for raw in sorted(directory.glob(f"*{RAW}"))]
 
 
 def main(arguments: list[str]) -> int:

@@ -155,6 +155,11 @@ class SegmentWriter:
         return self._path
 
     @property
+    def date(self) -> int:
+        """Day of the segment that is open, 0 if none is."""
+        return self._date if self._fd >= 0 or self._failed else 0
+
+    @property
     def unsynced_bytes(self) -> int:
         return self._unsynced_bytes
 

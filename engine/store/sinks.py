@@ -98,6 +98,7 @@ class TickSink(_Sink):
         self.synced: dict[str, int] = {}
         """Next sequence of each stream up to which everything is durable."""
         self._appended: dict[str, int] = {}
+        self._today = 0
 
     @property
     def room(self) -> bool:
@@ -110,6 +111,11 @@ class TickSink(_Sink):
     @property
     def bytes_written(self) -> int:
         return sum(w.written for w in self._writers.values())
+
+    def roll(self, today: int) -> bool:
+        """Let go of earlier days' segments. True once none is open and nothing waits for one: they may be sealed."""
+        self._today = today
+        return not self._queue and all(w.date in (0, today) for w in self._writers.values())
 
     def offer(self, stream: str, date: int, header: Header, records: Records) -> None:
         """Queue one block. ``records`` must not change afterwards."""
@@ -160,6 +166,8 @@ class TickSink(_Sink):
             writer.sync()
             if stream in self._appended:
                 self.synced[stream] = self._appended[stream]
+            if writer.date < self._today and not self._queue:
+                writer.close()
 
     def _finish(self) -> bool:
         for writer in self._writers.values():

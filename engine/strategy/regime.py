@@ -109,7 +109,7 @@ def decide(
     lean = imbalance(s) if s.book_valid else 0.0
     for order in orders:
         why = _cancel_reason(s, order, m, p, lean, now_ns)
-        if why and now_ns - order.cancel_ns >= RECANCEL_NS:
+        if why and (order.cancel_ns == 0 or now_ns - order.cancel_ns >= RECANCEL_NS):
             return Cancel(order.intent_id, why), m
     if orders or not s.book_valid:
         return None, m

@@ -1,4 +1,6 @@
-"""Development harness: a cockpit over a plant that moves. ``python tests/cockpit/cockpit_devserver.py [PORT]`` prints a login URL."""
+"""Development harness: a cockpit over a plant that moves.
+
+``python tests/cockpit/cockpit_devserver.py [PORT]`` prints a login URL."""
 
 from __future__ import annotations
 
@@ -8,10 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from cockpit_plant import Plant
+
 from engine.cockpit.login import create_login
 from engine.procs.cockpit import create
 from engine.runtime.clock import SystemClock
-from cockpit_plant import Plant
 
 
 async def serve(port: int, seconds: float) -> None:

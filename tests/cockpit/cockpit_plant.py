@@ -165,10 +165,26 @@ class Plant:
                 gross, net = gross + abs(exposure), net + exposure
         g["gross_usd"], g["net_usd"], g["index_move_pct"] = gross, net, 0.12
         limits = (25.0, 100_000.0, 50.0, 500.0, 5_000.0, 0.0, 5.0, 2.0)
-        values = (0.7, max((abs(float(self.positions.value[i]["qty"]) * self.prices[i]) for i in range(8)), default=0), 1.0, 1.4,
-                  max(0.0, float(g["peak_usd"]) - self.equity), 0.0, 0.0, 0.02)  # fmt: skip
-        reasons = ("widest spread: META 0.7 bps", "largest: AAPL", "1 trade in the last second", "3 of 5 samples in time",
-                   "below the day's peak", "not latched", "0 symbols below 0.70", "farthest from fair value: TSLA")  # fmt: skip
+        values = (
+            0.7,
+            max((abs(float(self.positions.value[i]["qty"]) * self.prices[i]) for i in range(8)), default=0),
+            1.0,
+            1.4,
+            max(0.0, float(g["peak_usd"]) - self.equity),
+            0.0,
+            0.0,
+            0.02,
+        )
+        reasons = (
+            "widest spread: META 0.7 bps",
+            "largest: AAPL",
+            "1 trade in the last second",
+            "3 of 5 samples in time",
+            "below the day's peak",
+            "not latched",
+            "0 symbols below 0.70",
+            "farthest from fair value: TSLA",
+        )
         for badge in Badge:
             b = g["badges"][badge]
             if b["tripped"]:
@@ -210,14 +226,46 @@ class Plant:
         p["qty"], p["avg_cost"], p["broker_qty"] = qty, cost, qty
         self.positions.publish(index)
 
-    def order_state(self, intent_id: int, state: OrderState, *, symbol: int = 0, qty: float = 100, limit: float = math.nan,
-                    filled: float = 0.0, price: float = math.nan, source: Source = Source.ALGO, text: str = "") -> None:  # fmt: skip
+    def order_state(
+        self,
+        intent_id: int,
+        state: OrderState,
+        *,
+        symbol: int = 0,
+        qty: float = 100,
+        limit: float = math.nan,
+        filled: float = 0.0,
+        price: float = math.nan,
+        source: Source = Source.ALGO,
+        text: str = "",
+    ) -> None:
         self.order_number += 1
-        self.events.emit(EventKind.ORDER_STATE, int(state), symbol=symbol, source=int(source), ref_id=intent_id,
-                         ref2=self.order_number, value=filled, limit=limit, qty=qty, price=price, text=text)  # fmt: skip
+        self.events.emit(
+            EventKind.ORDER_STATE,
+            int(state),
+            symbol=symbol,
+            source=int(source),
+            ref_id=intent_id,
+            ref2=self.order_number,
+            value=filled,
+            limit=limit,
+            qty=qty,
+            price=price,
+            text=text,
+        )
 
-    def execution(self, intent_id: int, symbol: int, side: int, qty: float, price: float, *, exec_id: str = "", kind: int = 1,
-                  source: Source = Source.ALGO) -> str:  # fmt: skip
+    def execution(
+        self,
+        intent_id: int,
+        symbol: int,
+        side: int,
+        qty: float,
+        price: float,
+        *,
+        exec_id: str = "",
+        kind: int = 1,
+        source: Source = Source.ALGO,
+    ) -> str:
         self.execution_number += 1
         exec_id = exec_id or f"0000e0d5.{self.execution_number:08x}.01.01"
         r = self.executions.record
@@ -248,8 +296,14 @@ class Plant:
                 continue
             symbol, intent_id = int(r["symbol"]), int(r["intent_id"])
             if self.refuse is not None:
-                self.events.emit(EventKind.REFUSED, int(self.refuse), symbol=symbol, source=int(Source.OPERATOR), ref_id=intent_id,
-                                 text=f"{self.refuse.name}: refused in a test")  # fmt: skip
+                self.events.emit(
+                    EventKind.REFUSED,
+                    int(self.refuse),
+                    symbol=symbol,
+                    source=int(Source.OPERATOR),
+                    ref_id=intent_id,
+                    text=f"{self.refuse.name}: refused in a test",
+                )
                 continue
             signed = float(r["qty"]) * int(r["side"])
             if int(r["kind"]) == 1:

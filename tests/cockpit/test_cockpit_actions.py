@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from engine.cockpit.api import routes
 from engine.domain.codes import (
     Badge,
     BadgeState,
@@ -43,7 +44,11 @@ async def test_an_order_is_audited_then_written_and_answered_with_the_gates_verd
     assert (listed["audit"][0]["action"], listed["audit"][0]["ref_id"]) == ("ORDER", body["order_id"])
     assert "BUY 10 AAPL LMT 150" in listed["audit"][0]["text"]
     record = rig.plant.orders.buffer[0]
-    assert (int(record["intent_id"]), bytes(record["key"]), float(record["qty"])) == (int(body["order_id"]), b"k1", 10.0)
+    assert (int(record["intent_id"]), bytes(record["key"]), float(record["qty"])) == (
+        int(body["order_id"]),
+        b"k1",
+        10.0,
+    )
     _, orders = await rig.call("GET", "/api/orders?limit=1")
     assert orders["orders"][0]["order_id"] == body["order_id"]
 
@@ -51,10 +56,13 @@ async def test_an_order_is_audited_then_written_and_answered_with_the_gates_verd
 @pytest.mark.parametrize(
     ("refusal", "status", "named"),
     [
-        (Refusal.GROSS_EXPOSURE, 409, {"guardrail": "GROSS_EXPOSURE"}), (Refusal.KILLED, 409, {"guardrail": "KILL"}), (Refusal.PAUSED, 409, {"guardrail": "PAUSED"}),
-        (Refusal.COLLAR, 422, {"field": "limit"}), (Refusal.ORDER_SIZE, 422, {"field": "qty"}),
+        (Refusal.GROSS_EXPOSURE, 409, {"guardrail": "GROSS_EXPOSURE"}),
+        (Refusal.KILLED, 409, {"guardrail": "KILL"}),
+        (Refusal.PAUSED, 409, {"guardrail": "PAUSED"}),
+        (Refusal.COLLAR, 422, {"field": "limit"}),
+        (Refusal.ORDER_SIZE, 422, {"field": "qty"}),
     ],
-)  # fmt: skip
+)
 async def test_a_refusal_by_the_gate_is_named(rig, refusal: Refusal, status: int, named: dict[str, str]) -> None:
     rig.plant.refuse = refusal
     got, body = await rig.call("POST", "/api/exec/order", BUY)
@@ -85,7 +93,9 @@ async def test_a_repeated_key_is_the_same_order_and_never_a_second_one(rig) -> N
 
 async def test_two_identical_requests_at_once_make_one_order(rig) -> None:
     tail = rig.cockpit.api.desk._orders.tail
-    answers = await asyncio.gather(*(rig.call("POST", "/api/exec/order", BUY, {"Idempotency-Key": "race"}) for _ in range(6)))
+    answers = await asyncio.gather(
+        *(rig.call("POST", "/api/exec/order", BUY, {"Idempotency-Key": "race"}) for _ in range(6))
+    )
     assert len({body["order_id"] for _, body in answers}) == 1
     assert rig.cockpit.api.desk._orders.tail == tail + 1
 
@@ -107,10 +117,18 @@ async def test_a_page_must_show_the_servers_mode_and_be_armed_for_what_adds_risk
 async def test_reducing_a_position_needs_no_arming_and_is_marked_reduce_only(rig) -> None:
     headers = await rig.browser()
     rig.plant.position(0, 30, 149.0)
-    status, body = await rig.post("/api/exec/order", {"symbol": "AAPL", "qty": 30, "side": "SELL", "type": "MKT", "mode": "SIM", "tab": "t"}, headers)
+    status, body = await rig.post(
+        "/api/exec/order",
+        {"symbol": "AAPL", "qty": 30, "side": "SELL", "type": "MKT", "mode": "SIM", "tab": "t"},
+        headers,
+    )
     assert status == 202, body
     assert int(rig.plant.orders.buffer[0]["flags"]) == IntentFlag.REDUCE_ONLY
-    status, body = await rig.post("/api/exec/order", {"symbol": "AAPL", "qty": 31, "side": "SELL", "type": "MKT", "mode": "SIM", "tab": "t"}, headers)
+    status, body = await rig.post(
+        "/api/exec/order",
+        {"symbol": "AAPL", "qty": 31, "side": "SELL", "type": "MKT", "mode": "SIM", "tab": "t"},
+        headers,
+    )
     assert (status, body["guardrail"]) == (409, "ARM"), "past zero adds risk"
 
 
@@ -150,6 +168,20 @@ async def test_resume_releases_a_pause_and_is_refused_under_kill(rig) -> None:
     await rig.call("POST", "/api/exec/kill", {})
     status, body = await rig.call("POST", "/api/exec/resume", {})
     assert (status, body["guardrail"]) == (409, "KILL")
+
+
+async def test_a_later_pause_does_not_revive_a_released_kill(rig) -> None:
+    await rig.call("POST", "/api/exec/kill", {})
+    rig.plant.guardrails.value[0]["flat_since_ns"] = 1
+    rig.plant.guardrails.publish()
+    await rig.until(lambda: rig.plant.seen, "the watchdog adopted it")
+    assert (await rig.call("POST", "/api/exec/reset", {"reason": "checked"}))[1]["state"] == "ACTIVE"
+    assert (await rig.call("POST", "/api/exec/pause", {}))[0] == 202
+    assert (await rig.call("GET", "/api/state"))[1]["trading_state"]["state"] == "PAUSED"
+    assert (await rig.call("POST", "/api/exec/resume", {}))[1]["state"] == "ACTIVE"
+    await rig.call("POST", "/api/exec/kill", {})
+    await rig.call("POST", "/api/exec/pause", {})
+    assert (await rig.call("GET", "/api/state"))[1]["trading_state"]["state"] == "KILLED", "an unreleased kill stays"
 
 
 async def test_flatten_is_idempotent_while_one_runs(rig) -> None:
@@ -246,7 +278,13 @@ async def test_cancel_one_order_and_all(rig) -> None:
     order_id = (await rig.call("POST", "/api/exec/order", BUY))[1]["order_id"]
     status, body = await rig.call("POST", "/api/exec/cancel", {"order_id": order_id})
     assert (status, body["state"]) == (202, "PENDING_CANCEL")
-    await rig.until(lambda: rig.cockpit.tail.drain() is not None and rig.cockpit.tail.blotter.orders[int(order_id)].state == OrderState.CANCELLED, "cancelled")
+    await rig.until(
+        lambda: (
+            rig.cockpit.tail.drain() is not None
+            and rig.cockpit.tail.blotter.orders[int(order_id)].state == OrderState.CANCELLED
+        ),
+        "cancelled",
+    )
     status, body = await rig.call("POST", "/api/exec/cancel", {"order_id": order_id})
     assert status == 409
     assert (await rig.call("POST", "/api/exec/cancel", {"order_id": "12345"}))[0] == 404
@@ -276,7 +314,7 @@ async def test_lists_take_since_and_limit_and_name_a_bad_one(rig) -> None:
 async def test_openapi_describes_every_route(rig) -> None:
     _, document = await rig.call("GET", "/api/openapi.json")
     assert document["openapi"].startswith("3.1")
-    for route in rig.cockpit.api.routes():
+    for route in routes(rig.cockpit.api):
         if route.path != "/api/openapi.json":
             assert route.method.lower() in document["paths"][route.path], route.path
 

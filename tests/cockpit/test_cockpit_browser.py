@@ -17,7 +17,13 @@ from engine.domain.codes import Badge, BadgeState, CommandKind, LinkState, Refus
 pytestmark = pytest.mark.browser
 CHROMIUM = os.environ.get("L2DASH_CHROMIUM", "/usr/bin/chromium")
 AXE = os.environ.get("L2DASH_AXE", "")
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 
 
 @dataclass
@@ -54,8 +60,10 @@ async def desk(rig) -> AsyncIterator[Desk]:
         page.on("console", lambda m: desk.troubles.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda e: desk.troubles.append(str(e)))
         await page.add_init_script(
-            "addEventListener('securitypolicyviolation', e => console.error('CSP ' + e.violatedDirective + ' ' + e.blockedURI));"
-            "window.prevented = []; addEventListener('keydown', e => setTimeout(() => prevented.push([e.key, e.defaultPrevented])));"
+            "addEventListener('securitypolicyviolation', e =>"
+            " console.error('CSP ' + e.violatedDirective + ' ' + e.blockedURI));"
+            "window.prevented = []; addEventListener('keydown', e =>"
+            " setTimeout(() => prevented.push([e.key, e.defaultPrevented])));"
         )
         key = create_login(rig.state_dir, rig.plant.clock.wall_ns(rig.plant.clock.now_ns()))
         await page.goto(f"{rig.base}/cockpit#k={key}")

@@ -14,7 +14,7 @@ from engine.cockpit import limits
 from engine.cockpit.auth import Authority, ensure_token
 from engine.cockpit.guard import allowed_hosts, host_name, origin_matches
 from engine.cockpit.limits import Buckets
-from engine.cockpit.login import LIFETIME_NS, create_login, consume_login
+from engine.cockpit.login import LIFETIME_NS, consume_login, create_login
 
 NOW = 1_700_000_000_000_000_000
 
@@ -109,10 +109,14 @@ def test_only_named_hosts_are_ours_even_when_bound_to_every_address() -> None:
 @pytest.mark.parametrize(
     ("origin", "same"),
     [
-        ("http://localhost:3000", True), ("http://localhost:3001", False), ("https://localhost:3000", False),
-        ("http://127.0.0.1:3000", False), ("null", False), ("http://localhost:3000.evil.example", False),
+        ("http://localhost:3000", True),
+        ("http://localhost:3001", False),
+        ("https://localhost:3000", False),
+        ("http://127.0.0.1:3000", False),
+        ("null", False),
+        ("http://localhost:3000.evil.example", False),
     ],
-)  # fmt: skip
+)
 def test_an_origin_must_agree_in_scheme_host_and_port(origin: str, same: bool) -> None:
     assert origin_matches(origin, "http", "localhost:3000") is same
 
@@ -170,11 +174,19 @@ async def test_another_host_is_misdirected_on_both_ports(rig, host: str) -> None
 @pytest.mark.parametrize(
     ("site", "origin", "status"),
     [
-        ("same-origin", "own", 202), (None, "own", 202), ("same-origin", None, 202),
-        ("same-site", None, 403), ("same-site", "other-port", 403), ("cross-site", "https://evil.example", 403),
-        ("none", None, 403), (None, "null", 403), (None, "other-port", 403), ("same-origin", "other-port", 403), (None, None, 403),
+        ("same-origin", "own", 202),
+        (None, "own", 202),
+        ("same-origin", None, 202),
+        ("same-site", None, 403),
+        ("same-site", "other-port", 403),
+        ("cross-site", "https://evil.example", 403),
+        ("none", None, 403),
+        (None, "null", 403),
+        (None, "other-port", 403),
+        ("same-origin", "other-port", 403),
+        (None, None, 403),
     ],
-)  # fmt: skip
+)
 async def test_a_browser_may_act_only_from_our_own_origin(
     rig, site: str | None, origin: str | None, status: int
 ) -> None:

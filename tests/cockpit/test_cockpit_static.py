@@ -15,7 +15,11 @@ def test_vendored_files_are_exactly_those_of_the_manifest() -> None:
     for line in (VENDOR / "SHA256SUMS").read_text().splitlines():
         digest, name = line.split(maxsplit=1)
         manifest[name.removeprefix("./")] = digest
-    found = {p.relative_to(VENDOR).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in VENDOR.rglob("*") if p.is_file() and p.name != "SHA256SUMS"}
+    found = {
+        p.relative_to(VENDOR).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in VENDOR.rglob("*")
+        if p.is_file() and p.name != "SHA256SUMS"
+    }
     assert found == manifest
 
 
@@ -31,7 +35,7 @@ def test_no_page_or_script_of_ours_names_another_origin() -> None:
         if path.suffix in (".html", ".js", ".css") and VENDOR not in path.parents:
             text = path.read_text()
             assert not re.search(r"https?://", text), path
-            assert "localStorage.setItem(\"token" not in text
+            assert 'localStorage.setItem("token' not in text
             assert not re.search(r"<script(?![^>]*src=)|\son\w+=\"|\sstyle=\"", text), f"inline code or style in {path}"
 
 

@@ -42,7 +42,13 @@ async def test_a_cell_that_changes_is_in_the_next_frame(rig, events) -> None:
         spread = next((g for g in data.get("guardrails", ()) if g["name"] == "SPREAD"), None)
         if spread and spread["state"] == "TRIPPED":
             break
-    assert (spread["value"], spread["limit"], spread["unit"], spread["symbols"], spread["reason"]) == (31.5, 25.0, "bps", ["AAPL"], "AAPL 31.5 bps")
+    assert (spread["value"], spread["limit"], spread["unit"], spread["symbols"], spread["reason"]) == (
+        31.5,
+        25.0,
+        "bps",
+        ["AAPL"],
+        "AAPL 31.5 bps",
+    )
     response.close()
 
 
@@ -54,7 +60,9 @@ async def test_durable_events_are_resumed_exactly_once_by_last_event_id(rig, eve
     assert data["exec_id"] == first
     response.close()
     missed = [rig.plant.execution(2 + n, 0, int(Side.SELL), 5, 150.1) for n in range(3)]
-    await rig.until(lambda: not rig.cockpit.stream.clients and rig.cockpit.tail.drain() is not None, "the stream is closed")
+    await rig.until(
+        lambda: not rig.cockpit.stream.clients and rig.cockpit.tail.drain() is not None, "the stream is closed"
+    )
     response, reader = await open_stream(rig, events, **{"Last-Event-ID": last_id})
     got = [(await reader.next("fill"))[2]["exec_id"] for _ in range(3)]
     assert got == missed
@@ -192,7 +200,9 @@ async def test_a_restarted_cockpit_knows_the_day_from_the_rings(rig) -> None:
 
     again = build(rig.cockpit.ctx)
     assert again.tail.blotter.fill_list() == rig.cockpit.tail.blotter.fill_list()
-    assert {o["order_id"] for o in again.tail.blotter.order_list()} == {o["order_id"] for o in rig.cockpit.tail.blotter.order_list()}
+    assert {o["order_id"] for o in again.tail.blotter.order_list()} == {
+        o["order_id"] for o in rig.cockpit.tail.blotter.order_list()
+    }
     assert again.tail.log.next == 1, "the past is no news"
 
 

@@ -179,7 +179,14 @@ def test_an_order_lives_from_pending_to_filled_and_stays_there(plant: Plant) -> 
     plant.order_state(5, OrderState.WORKING, qty=-100, limit=150.5)
     tail.drain()
     order = tail.blotter.order_list()[0]
-    assert (order["state"], order["side"], order["qty"], order["filled"], order["avg_price"], order["open"]) == ("FILLED", "SELL", 100.0, 100.0, 150.6, False)
+    assert (order["state"], order["side"], order["qty"], order["filled"], order["avg_price"], order["open"]) == (
+        "FILLED",
+        "SELL",
+        100.0,
+        100.0,
+        150.6,
+        False,
+    )
 
 
 def test_an_execution_counts_once_and_a_correction_replaces_it(plant: Plant) -> None:

@@ -1,4 +1,4 @@
-"""A small exchange behind a bridge, for the flatten machine: random partial fills, rejects, delays, crossing cancels."""
+"""A small exchange behind a bridge, for the flatten machine: partial fills, rejects, delays, crossing cancels."""
 
 from __future__ import annotations
 

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import math
 
+from flatten_exchange import Exchange, entry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.domain.codes import FlattenState, Side
 from engine.risk import flatten as fl
-from flatten_exchange import Exchange, entry
 
 MS = 1_000_000
 CONFIG = fl.FlattenConfig()
@@ -81,7 +81,8 @@ def test_a_halted_symbol_is_named_in_a_p1_and_closed_when_it_resumes() -> None:
     exchange = Exchange(3, [100.0, 50.0], halted=0b10, fill_share=1.0)
     state = run(exchange, begin(2), 20.0)
     assert state.state == FlattenState.STUCK
-    assert exchange.alerts and exchange.alerts[0].remaining == 0b10
+    assert exchange.alerts
+    assert exchange.alerts[0].remaining == 0b10
     assert exchange.qty == [0.0, 50.0]
     exchange.halted = 0
     now = 10**12

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,7 +16,7 @@ from engine.store.blocks import Records
 from engine.store.journal import Committed, Journal, journal_path
 from engine.store.rows import Batch, Names
 
-from .conftest import events
+from .conftest import Receiver, events
 
 S = 1_000_000_000
 REPEAT_NS = 300 * S
@@ -165,52 +161,6 @@ def test_the_table_gives_each_event_its_severity(records: Records, severity: Sev
 def test_every_rule_can_be_read_by_people() -> None:
     assert len(table()) == len(RULES)
     assert all(all(part for part in line) for line in table())
-
-
-class Receiver(ThreadingHTTPServer):
-    """A webhook that keeps what it gets; ``refuse`` answers 500."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.got: list[dict[str, str]] = []
-        self.pings = 0
-        self.refuse = False
-
-    @property
-    def url(self) -> str:
-        return f"json://127.0.0.1:{self.server_address[1]}/hook"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.server.refuse:
-            self.send_error(500)
-            return
-        self.server.got.append(json.loads(body))
-        self.send_response(200)
-        self.end_headers()
-
-    def do_GET(self) -> None:
-        self.server.pings += 1
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """The test's output stays readable."""
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    server = Receiver()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 class Clock:

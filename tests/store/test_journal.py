@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -162,18 +161,8 @@ def test_a_moved_journal_is_kept_and_a_new_one_begins(tmp_path: Path, names: Nam
     fresh.close()
 
 
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "tiny"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(place)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"a tmpfs can't be mounted here: {mounted.stderr.decode().strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
-def test_a_full_disk_fails_the_commit_by_name_and_loses_nothing(tiny_disk: Path, names: Names) -> None:
+def test_a_full_disk_fails_the_commit_by_name_and_loses_nothing(disk: Callable[[int], Path], names: Names) -> None:
+    tiny_disk = disk(1_500)
     path = journal_path(tiny_disk)
     ballast = tiny_disk / "ballast"
     ballast.write_bytes(bytes(700 * 1024))

@@ -24,7 +24,7 @@ from engine.store.read import day_gaps, iter_blocks, read_day, recorded_days
 
 from .conftest import intent, ticks, until
 
-ROUNDS, STRESS_ROUNDS = 6, 300
+ROUNDS, STRESS_ROUNDS = 4, 300
 SERVICE = """
 import sys
 from pathlib import Path

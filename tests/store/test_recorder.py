@@ -14,7 +14,7 @@ from engine.store.journal_read import JournalReader
 from engine.store.read import day_gaps, iter_blocks, read_day, recorded_days
 from shm.layouts import SIGNAL, SIGNAL_BAR
 
-from .conftest import execution, intent, ticks, until
+from .conftest import Receiver, execution, intent, ticks, until
 
 
 def finish(agent: Recorder, world: TestInstance) -> None:
@@ -213,3 +213,53 @@ def test_a_correction_replaces_the_execution_and_a_replayed_one_counts_once(worl
         assert [(f["exec_id"], f["price"]) for f in fills] == [("7.1.01.02", 10.5), ("7.2.01.01", 11.0)]
         position = journal.positions_from_fills()["AAPL"]
     assert (position.qty, position.realized_pnl_usd, position.commissions_usd) == (60.0, 20.0, 0.35)
+
+
+def test_a_p1_event_of_any_service_reaches_the_pager_named_in_the_environment(
+    world: TestInstance, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("L2DASH_ALERT_P1", receiver.url)
+    agent = start(world)
+    guard = world.context("watchdog").events
+    guard.emit(EventKind.GUARDRAIL, Badge.POS, ref_id=BadgeState.TRIPPED, symbol=2, ref2=4_711, text="21 % of limit")
+    guard.emit(EventKind.ALERT, 1, severity=Severity.P1, ref_id=4_711, text="KILL: 21 % of limit")
+    agent.do_work(world.clock.now_ns())
+    until(lambda: len(receiver.got) >= 1, 20)
+    finish(agent, world)
+    assert "AMZN: 21 % of limit" in receiver.got[0]["message"]
+    with reader(world) as journal:
+        assert [r["table"] for r in journal.incident(4_711) if r["ring"] == "events.watchdog"] == [
+            "guardrails",
+            "events",
+        ]
+        assert {i["text"] for i in journal.incidents()} == {"21 % of limit", "KILL: 21 % of limit"}
+
+
+def test_the_day_that_closed_is_sealed_and_days_past_retention_go(world: TestInstance) -> None:
+    old = world.config.state_dir / "ticks" / "2023-11-01"
+    old.mkdir(parents=True)
+    agent = start(world)
+    world.context("broker-bridge").ring_writer("ticks").publish(ticks(50))
+    agent.do_work(world.clock.now_ns())
+    agent.housekeeping(world.clock.now_ns() + 600_000_000)
+    (day,) = [d for d in recorded_days(world.config.state_dir) if d > 20231101]
+    until(lambda: agent._ticks.synced.get("ticks") == 50)
+
+    def sealed() -> bool:
+        agent.housekeeping(world.clock.advance(86_400_000_000_000))
+        return not list((world.config.state_dir / "ticks").rglob("ticks-000001.seg"))
+
+    until(sealed, 20)
+    assert read_day(world.config.state_dir, day).tobytes() == ticks(50).tobytes()
+    agent.housekeeping(world.clock.advance(86_400_000_000_000))
+    assert not old.exists()
+    finish(agent, world)
+    assert start_and_lag(world) == 0
+
+
+def start_and_lag(world: TestInstance) -> int:
+    """Ticks that a new recorder would read again although a sealed segment has them."""
+    agent = start(world)
+    again = agent._streams[0].reader.waiting
+    finish(agent, world)
+    return again

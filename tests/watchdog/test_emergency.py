@@ -9,8 +9,18 @@ from paper_thread import PaperThread
 
 from engine.broker.emergency import EmergencyConnection, flatten_direct
 from engine.broker.emergency_codec import (
-    Accounts, BrokerError, CodecError, Contract, CurrentTime, EmergencyCodec, Handshake, Message, NextId, OpenOrder,
-    OrderStatus, Position,
+    Accounts,
+    BrokerError,
+    CodecError,
+    Contract,
+    CurrentTime,
+    EmergencyCodec,
+    Handshake,
+    Message,
+    NextId,
+    OpenOrder,
+    OrderStatus,
+    Position,
 )  # fmt: skip
 from engine.config import from_mapping
 

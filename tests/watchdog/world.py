@@ -11,7 +11,15 @@ import numpy as np
 
 from engine import topology
 from engine.domain.codes import (
-    CommandKind, EventKind, IntentFlag, IntentKind, LinkState, OrderState, ServiceState, Source, TickKind,
+    CommandKind,
+    EventKind,
+    IntentFlag,
+    IntentKind,
+    LinkState,
+    OrderState,
+    ServiceState,
+    Source,
+    TickKind,
 )  # fmt: skip
 from engine.procs.watchdog import Watchdog, create
 from engine.runtime.testing import TestInstance, instance

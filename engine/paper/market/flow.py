@@ -122,7 +122,7 @@ def cancel_one(sym: Any, grid: Any, own: Any, ctl: Any, s: int, side: int, price
     if background <= EPS:
         return
     size = background if size > background else size
-    at = uniform(sym, s) * (background - size)
+    at = math.floor(uniform(sym, s) * (background - size + 1.0))  # whole shares, so that queues and fills are whole
     if me["own"] > 0:
         sign = 1 if side == _BID else -1
         for k in range(ctl[C_OWN]):

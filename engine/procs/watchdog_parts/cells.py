@@ -132,9 +132,18 @@ class Senses:
         self.commission_adjust_usd = 0.0
         self._commissions_usd = 0.0
         self._executions = 0
+        self._changed = 0
         self.facts = Facts(
             self.names, self.table, self.totals, config.limits.breaker_symbol_usd, config.limits.max_position_usd
         )
+
+    def refresh_market(self) -> None:
+        """Read books and positions; ``take_changed`` tells whether anything was new."""
+        self._changed += self.books.refresh() + self.positions.refresh()
+
+    def take_changed(self) -> int:
+        changed, self._changed = self._changed, 0
+        return changed
 
     def measure(self, now_ns: int) -> None:
         """Recompute table and totals from the cells as last refreshed."""
@@ -236,9 +245,7 @@ class Senses:
     def _stream(self, now_ns: int) -> StreamFacts:
         a = self.arm.value[0]
         gone = int(a["stream_gone_since_ns"])
-        return StreamFacts(
-            now_ns - gone if gone else -1, self.alive(topology.COCKPIT, now_ns), bool(a["kill_on_gone"])
-        )
+        return StreamFacts(now_ns - gone if gone else -1, self.alive(topology.COCKPIT, now_ns), bool(a["kill_on_gone"]))
 
     def index(self, now_ns: int, breach_ns: int = 0) -> IndexFacts:
         watched = self._ctx.index_symbol >= 0
@@ -286,7 +293,7 @@ class Senses:
 
     def held_fresh(self) -> bool:
         """Every held symbol has a live, valid book."""
-        for i, row in enumerate(self.table.tolist()):
+        for _i, row in enumerate(self.table.tolist()):
             flags = int(row[k.FLAGS])
             if row[k.QTY] and (flags & k.STALE or not flags & k.VALID or not flags & k.OPEN):
                 return False

@@ -57,7 +57,9 @@ class Commands:
             new = stops.pause(by, now_ns, source)
             self._done(command_id, kind, source, "paused" if new else "was paused already", now_ns)
         elif kind == CommandKind.KILL:
-            new = agent.guard.kill(1 << Badge.KILL, by, now_ns, source=source, cause_ns=int(c["t_ns"]), flatten_id=command_id)
+            new = agent.guard.kill(
+                1 << Badge.KILL, by, now_ns, source=source, cause_ns=int(c["t_ns"]), flatten_id=command_id
+            )
             self._done(command_id, kind, source, "killed, getting flat" if new else "was killed already", now_ns)
         elif kind == CommandKind.FLATTEN:
             stops.pause(by, now_ns, source)
@@ -87,15 +89,21 @@ class Commands:
         stops.release_pause(by, now_ns, source, done)
 
     def _reset(self, command_id: int, source: int, request: ResetRequest, by: str, now_ns: int) -> None:
-        agent, stops = self._agent, self._agent.stops
-        found = refusals(self.reset_facts(now_ns), request, self._ctx.config.guardrails.cooling_s, stops.latch.kill_id, now_ns)
+        _agent, stops = self._agent, self._agent.stops
+        found = refusals(
+            self.reset_facts(now_ns), request, self._ctx.config.guardrails.cooling_s, stops.latch.kill_id, now_ns
+        )
         if stops.releasing:
             found.append("another release is being written")
         if found:
             self._refuse(command_id, CommandKind.RESET, source, "; ".join(found), now_ns)
             return
         flags = request.flags
-        extra = [word for bit, word in ((OVERRIDE_DAY, "day lock overridden"), (EXCUSE_REMAINING, "remaining excused")) if flags & bit]
+        extra = [
+            word
+            for bit, word in ((OVERRIDE_DAY, "day lock overridden"), (EXCUSE_REMAINING, "remaining excused"))
+            if flags & bit
+        ]
         text = f"{by}{' (' + ', '.join(extra) + ')' if extra else ''}"
         paused = self._ctx.config.instance.mode == "live"
 
@@ -126,7 +134,13 @@ class Commands:
 
     def _result(self, command_id: int, kind: int, source: int, code: int, text: str, now_ns: int, ref2: int) -> None:
         self._ctx.events.emit(
-            EventKind.COMMAND_RESULT, code, ref_id=command_id, ref2=ref2 or kind, source=source, text=text, now_ns=now_ns
+            EventKind.COMMAND_RESULT,
+            code,
+            ref_id=command_id,
+            ref2=ref2 or kind,
+            source=source,
+            text=text,
+            now_ns=now_ns,
         )
         if source in (Source.OPERATOR, Source.CLI):
             self._ctx.wake(topology.COCKPIT)

@@ -41,7 +41,8 @@ def load(path: Path, senses: Senses, session: int) -> tuple[DdState, int, str]:
         if document.get("version") != VERSION:
             raise ValueError(f"version {document.get('version')!r}, expected {VERSION}")
         epoch = int(document["epoch"])
-        day = Day(**{key: math.nan if v is None else v for key, v in document["day"].items()})
+        raw: dict[str, Any] = {key: math.nan if v is None else v for key, v in document["day"].items()}
+        day = Day(**raw)
         if day.session == session:
             for i, name in enumerate(senses.names):
                 if name in document["open_marks"]:
@@ -66,7 +67,9 @@ class DayFile:
         key = (day, epoch)
         if key == self._written:
             return
-        urgent = not self._written or self._written[1] != epoch or getattr(self._written[0], "tripped", 0) != day.tripped
+        urgent = (
+            not self._written or self._written[1] != epoch or getattr(self._written[0], "tripped", 0) != day.tripped
+        )
         if not urgent and now_ns < self._next_ns:
             return
         self._written, self._next_ns = key, now_ns + 1_000_000_000

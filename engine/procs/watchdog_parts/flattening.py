@@ -10,8 +10,16 @@ import numpy as np
 
 from engine import topology
 from engine.domain.codes import (
-    CommandKind, EventKind, FlattenState, IntentFlag, IntentKind, OrderState, OrderType, Severity,
-    Source, TimeInForce,
+    CommandKind,
+    EventKind,
+    FlattenState,
+    IntentFlag,
+    IntentKind,
+    OrderState,
+    OrderType,
+    Severity,
+    Source,
+    TimeInForce,
 )  # fmt: skip
 from engine.domain.instruments import ALL_SYMBOLS
 from engine.procs.watchdog_parts.cells import Senses
@@ -99,6 +107,8 @@ class Flattening:
             return
         if self.paused_for_takeover:
             return
+        self._senses.refresh_market()  # a close is sized by what is known now, not a cycle ago
+        self._senses.broker.refresh()
         before = self.state
         self.state, actions = fl.step(self.state, self.view(can_send), now_ns, self._config)
         self._rejected = 0
@@ -162,7 +172,9 @@ class Flattening:
         own = self._own.get(intent_id)
         if own is None:
             return
-        if kind == EventKind.REFUSED or (kind == EventKind.ORDER_STATE and code in (OrderState.REJECTED, OrderState.REFUSED)):
+        if kind == EventKind.REFUSED or (
+            kind == EventKind.ORDER_STATE and code in (OrderState.REJECTED, OrderState.REFUSED)
+        ):
             self._rejected |= 1 << own.symbol
             del self._own[intent_id]
         elif kind == EventKind.ORDER_STATE and (code >= OrderState.SENT):
@@ -178,14 +190,18 @@ class Flattening:
                     self.command(CommandKind.SNAPSHOT, now_ns, wake=False)
                 elif isinstance(action, fl.Alert):
                     text = f"FLATTEN {action.text}; remaining: {self._senses.in_words(action.remaining)}"
-                    self._ctx.events.emit(EventKind.ALERT, severity=Severity.P1, source=Source.WATCHDOG, text=text, now_ns=now_ns)
+                    self._ctx.events.emit(
+                        EventKind.ALERT, severity=Severity.P1, source=Source.WATCHDOG, text=text, now_ns=now_ns
+                    )
                 elif isinstance(action, fl.Done):
                     self.flat_since_ns = action.flat_ns
                     self._flat_events = int(self._senses.broker.value[0]["order_events"])
             if closes:
                 self._publish_closes(closes, now_ns)
         except RingFull as error:  # the bridge does not drain: fencing deals with that, the machine asks again
-            self._ctx.events.emit(EventKind.ALERT, severity=Severity.P1, source=Source.WATCHDOG, text=str(error), now_ns=now_ns)
+            self._ctx.events.emit(
+                EventKind.ALERT, severity=Severity.P1, source=Source.WATCHDOG, text=str(error), now_ns=now_ns
+            )
         self._ctx.wake(topology.BRIDGE)
 
     def _publish_closes(self, closes: list[fl.Close], now_ns: int) -> None:
@@ -240,7 +256,11 @@ class Flattening:
     def finish(self, now_ns: int) -> None:
         """Another hand (the emergency connection) has confirmed flat."""
         self.state = replace(
-            self.state, flatten_id=self.state.flatten_id or now_ns, state=int(FlattenState.FLAT), flat_ns=now_ns, remaining=0
+            self.state,
+            flatten_id=self.state.flatten_id or now_ns,
+            state=int(FlattenState.FLAT),
+            flat_ns=now_ns,
+            remaining=0,
         )
         self.flat_since_ns = now_ns
         self._event(self._words(), now_ns)
@@ -256,7 +276,8 @@ class Flattening:
     def _words(self) -> str:
         state = FlattenState(self.state.state)
         if state == FlattenState.FLAT:
-            return f"flat, confirmed by the broker, {(self.state.flat_ns - self.state.started_ns) / 1e6:.0f} ms after the start"
+            took_ms = (self.state.flat_ns - self.state.started_ns) / 1e6
+            return f"flat, confirmed by the broker, {took_ms:.0f} ms after the start"
         left = self._senses.in_words(self.state.remaining)
         return f"{state.name.lower().replace('_', ' ')}, round {self.state.rounds}{': ' + left if left else ''}"
 

@@ -55,7 +55,9 @@ class Guard:
     ) -> bool:  # fmt: skip
         """Latch, then start getting flat in the same cycle. True if it was not latched before."""
         new = self._stops.kill(reasons, text, now_ns, source=source, severity=severity, awaits_link=awaits_link)
-        if flatten and not awaits_link and (new or not self._flattening.active):
+        if self._stops.latch.awaits_link and source == Source.WATCHDOG:
+            return new  # the broker is lost: what to do with positions is decided when it is back
+        if flatten and (new or not self._flattening.active):
             self._flattening.start(text, source, now_ns, cause_ns=cause_ns, flatten_id=flatten_id)
             self._flattening.step(now_ns, self.can_send)
         return new

@@ -142,7 +142,9 @@ class Takeover:
         was_done = self._hand.done
         self._hand.step(self._messages, now_ns)
         for alert in self._hand.alerts:
-            self._ctx.events.emit(EventKind.ALERT, severity=Severity.P1, source=Source.WATCHDOG, text=f"FLATTEN {alert}", now_ns=now_ns)
+            self._ctx.events.emit(
+                EventKind.ALERT, severity=Severity.P1, source=Source.WATCHDOG, text=f"FLATTEN {alert}", now_ns=now_ns
+            )
         self._hand.alerts.clear()
         if self._hand.done and not was_done:
             self._flattening.finish(now_ns)
@@ -162,7 +164,9 @@ class Takeover:
         return float(book["bid_price"][0]) or math.nan, float(book["ask_price"][0]) or math.nan
 
     def _event(self, text: str, severity: Severity, now_ns: int) -> None:
-        self._ctx.events.emit(EventKind.CONNECTIVITY, 0, severity=severity, source=Source.WATCHDOG, text=text, now_ns=now_ns)
+        self._ctx.events.emit(
+            EventKind.CONNECTIVITY, 0, severity=severity, source=Source.WATCHDOG, text=text, now_ns=now_ns
+        )
 
     def close(self) -> None:
         self.connection.close()

@@ -26,7 +26,7 @@ class Duties:
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """``reasons``: mask of BlockReason that hold all symbols. ``symbols``: mask of blocked ones, ``symbol_reasons`` why."""
+    """``reasons``: BlockReasons that hold all symbols. ``symbols``: mask of blocked ones, ``symbol_reasons`` why."""
 
     reasons: int = 0
     symbols: int = 0

@@ -19,7 +19,7 @@ class ConfState:
 
 
 def conf(facts: Facts, g: Guardrails, state: ConfState, now_ns: int) -> tuple[BadgeResult, ConfState]:
-    """BLOCK after ``confidence_block_s``, KILL after ``confidence_kill_s``; with fewer symbols than the limit, BLOCK only."""
+    """BLOCK after ``confidence_block_s``, KILL after ``confidence_kill_s``; with fewer symbols than that, BLOCK only."""
     models = facts.models
     n = len(facts.names)
     need = min(g.confidence_symbols, n)
@@ -42,7 +42,9 @@ def conf(facts: Facts, g: Guardrails, state: ConfState, now_ns: int) -> tuple[Ba
     if not known:
         opened = any(int(f) & k.OPEN or not int(f) & k.SEEN for f in facts.table[:, k.FLAGS])
         badge = BadgeState.WARMING if opened else BadgeState.OK
-        return BadgeResult(badge, 0.0, limit, "models are warming up" if opened else "session closed"), ConfState(0, badge)
+        return BadgeResult(badge, 0.0, limit, "models are warming up" if opened else "session closed"), ConfState(
+            0, badge
+        )
     weak = f"lowest {facts.names[weakest_at]} {weakest:.2f}"
     if count < need:
         badge = BadgeState.WARN if count and count >= g.warn_share * need else BadgeState.OK

@@ -59,7 +59,12 @@ def dd(facts: Facts, g: Guardrails, state: DdState, now_ns: int) -> tuple[BadgeR
     if index.breach_ns or (index.watched and index.regular_hours and index.age_ns >= 0 and _moved(facts, g)):
         text = f"index moved {index.move_pct:+.2f} % within {g.index_window_s / 60:g} min, limit {g.index_move_pct:g} %"
         result = BadgeResult(
-            BadgeState.TRIPPED, abs(index.move_pct), g.index_move_pct, text, breach=Breach.KILL, cause_ns=index.breach_ns
+            BadgeState.TRIPPED,
+            abs(index.move_pct),
+            g.index_move_pct,
+            text,
+            breach=Breach.KILL,
+            cause_ns=index.breach_ns,
         )
         return result, replace(_equity(facts, state, now_ns), state=result.state)
     state = _equity(facts, state, now_ns)
@@ -123,7 +128,9 @@ def _drawdown(facts: Facts, g: Guardrails, state: DdState, now_ns: int) -> tuple
     stale, text = _index_stale(facts, g)
     if stale:
         reasons = 1 << BlockReason.INDEX_STALE
-        return BadgeResult(BadgeState.STALE, max(fall, 0.0), limit, text, breach=Breach.BLOCK, block_reasons=reasons), state
+        return BadgeResult(
+            BadgeState.STALE, max(fall, 0.0), limit, text, breach=Breach.BLOCK, block_reasons=reasons
+        ), state
     theirs = facts.account.net_liquidation_usd
     apart_pct = 100.0 * abs(equity - theirs) / theirs if theirs > 0.0 else 0.0
     if apart_pct > g.equity_divergence_pct and _accounted(facts):
@@ -133,7 +140,9 @@ def _drawdown(facts: Facts, g: Guardrails, state: DdState, now_ns: int) -> tuple
         text = f"index moved {facts.index.move_pct:+.2f} % of {g.index_move_pct:g} %"
         return BadgeResult(BadgeState.WARN, abs(facts.index.move_pct), g.index_move_pct, text), state
     badge = warned(fall, limit, state.state, g.warn_share)
-    return BadgeResult(badge, max(fall, 0.0), limit, f"{max(fall, 0.0):,.0f} below {name}, limit {limit:,.0f} USD"), state
+    return BadgeResult(
+        badge, max(fall, 0.0), limit, f"{max(fall, 0.0):,.0f} below {name}, limit {limit:,.0f} USD"
+    ), state
 
 
 def _unmarked(facts: Facts) -> int:
@@ -142,9 +151,10 @@ def _unmarked(facts: Facts) -> int:
     for i, row in enumerate(facts.table.tolist()):
         flags = int(row[k.FLAGS])
         held = row[k.QTY] != 0.0
-        if held and flags & k.OPEN and not flags & k.HALTED and row[k.MARK_AGE_NS] > row[k.STALE_LIMIT_NS]:
-            mask |= 1 << i
-        elif held and not flags & k.SEEN and facts.index.regular_hours:
+        old = flags & k.STALE or row[k.MARK_AGE_NS] > row[k.STALE_LIMIT_NS]
+        if (held and flags & k.OPEN and not flags & k.HALTED and old) or (
+            held and not flags & k.SEEN and facts.index.regular_hours
+        ):
             mask |= 1 << i
     return mask
 

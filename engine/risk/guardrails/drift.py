@@ -47,7 +47,9 @@ def drift(facts: Facts, g: Guardrails, state: DriftState, now_ns: int) -> tuple[
             tripped |= 1 << i
     name = facts.names[worst_at]
     if tripped:
-        text = f"{named(tripped, facts.names)} {worst:.2f} % from fair value for {g.drift_s:g} s, limit {g.drift_pct:g} %"
+        text = (
+            f"{named(tripped, facts.names)} {worst:.2f} % from fair value for {g.drift_s:g} s, limit {g.drift_pct:g} %"
+        )
         breach = Breach.SYMBOL_KILL if g.drift_scope == "symbol" else Breach.KILL
         result = BadgeResult(BadgeState.TRIPPED, worst, g.drift_pct, text, tripped, breach)
     elif not known:

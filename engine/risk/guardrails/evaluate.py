@@ -54,9 +54,8 @@ class Evaluator:
         """Evaluate one rule. A failure of the rule itself is reported as KILL in its result."""
         try:
             result, self.states[badge] = self._rules[badge](facts, self._guardrails, self.states[badge], now_ns)
-            if math.isnan(result.value) or math.isnan(result.limit):
-                if result.state not in MAY_BE_NAN:
-                    result = _failed(f"{badge.name} returned NaN ({result.reason})")
+            if (math.isnan(result.value) or math.isnan(result.limit)) and result.state not in MAY_BE_NAN:
+                result = _failed(f"{badge.name} returned NaN ({result.reason})")
         except Exception as error:  # a guard that can't see must stop trading, whatever the cause
             result = _failed(f"{badge.name} failed: {type(error).__name__}: {error}")
         self.results[badge] = result

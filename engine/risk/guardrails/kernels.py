@@ -77,7 +77,6 @@ def read_cells(region, count, words, out, versions, torn_mask):  # type: ignore[
     return changed
 
 
-
 @kernel(
     types.void(
         rec(BOOK), rec(POSITION), types.int64, types.int64, types.float64[::1], types.float64[:, ::1],

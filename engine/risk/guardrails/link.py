@@ -20,7 +20,7 @@ class LinkAction(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class LinkRule:
-    """``down_since_ns``: of the present outage, 0 while up. ``outage_ns``: of the last one, for the decision after it."""
+    """``down_since_ns``: of the present outage, 0 while up. ``outage_ns``: of the one before."""
 
     down_since_ns: int = 0
     killed: bool = False

@@ -43,7 +43,7 @@ UNITS = ("bps", "USD", "per s", "ms", "USD", "", "symbols", "%")
 
 
 def warned(value: float, limit: float, before: BadgeState, share: float) -> BadgeState:
-    """OK or WARN for a value below its limit. WARN begins at ``share`` and ends 5 points lower: no flicker at the edge."""
+    """OK or WARN for a value below its limit. WARN begins at ``share`` and ends 5 points lower."""
     edge = share - 0.05 if before == BadgeState.WARN else share
     return BadgeState.WARN if value >= edge * limit else BadgeState.OK
 

@@ -71,7 +71,11 @@ def spread(facts: Facts, g: Guardrails, state: SpreadState, now_ns: int) -> tupl
         badge, breach = (BadgeState.WARMING if opened else BadgeState.OK), Breach.NONE
     else:
         badge, breach = warned(value, worst_limit, state.state, g.warn_share), Breach.NONE
-        text = f"widest {facts.names[worst_symbol]} {value:.1f} of {worst_limit:.1f} bps" if worst_symbol >= 0 else "no quote"
+        text = (
+            f"widest {facts.names[worst_symbol]} {value:.1f} of {worst_limit:.1f} bps"
+            if worst_symbol >= 0
+            else "no quote"
+        )
     result = BadgeResult(
         badge, value, worst_limit, text, symbols=blocked or stale, breach=breach, block_symbols=blocked,
         block_reasons=1 << BlockReason.SPREAD if blocked else 0,

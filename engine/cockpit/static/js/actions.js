@@ -1,5 +1,5 @@
 // What an operator does, with one lock per action so that a double click is one request.
-import { TAB, post, randomHex } from "./api.js";
+import { TAB, post } from "./api.js";
 import { s, toast } from "./store.js";
 import { signal } from "../vendor/signals.js";
 
@@ -50,9 +50,5 @@ export const arm = () => once("arm", async () => {
 export const disarm = () => once("arm", async () => {
   s.lease.value = null;
   await post("/api/exec/disarm", { tab: TAB });
-});
-export const order = (ticket) => once("order", async () => {
-  const body = { ...ticket, mode: s.fixed.value.mode, tab: TAB, arm: s.lease.value?.arm ?? "" };
-  return post("/api/exec/order", body, { key: randomHex(16) });
 });
 export const flattenNow = (reason) => post("/api/exec/flatten-all", { reason });

@@ -10,7 +10,7 @@ import { open } from "./stream.js";
 import { LoginPanel, Panel, Toast, applyMode, effect, html, render, streamStale } from "./ui.js";
 
 const Latency = () => html`<${Panel} title="Latency" className="latency" extra=${html`<span class="muted">since start, per hop</span>`}>
-  <div class="scroll"><table class="grid"><thead><tr><th scope="col">Hop</th><th scope="col" class="n">p50</th><th scope="col" class="n">p90</th><th scope="col" class="n">p99</th><th scope="col" class="n">p99.9</th><th scope="col" class="n">Samples</th></tr></thead>
+  <div class="scroll" tabindex="0"><table class="grid"><thead><tr><th scope="col">Hop</th><th scope="col" class="n">p50</th><th scope="col" class="n">p90</th><th scope="col" class="n">p99</th><th scope="col" class="n">p99.9</th><th scope="col" class="n">Samples</th></tr></thead>
   <tbody>${(s.latency.value ?? []).map((h) => html`<tr key=${h.hop} class=${h.hop === "tick_to_order" ? "strong" : ""}><th scope="row">${h.words} <small class="muted">${h.service}</small></th>${["p50_us", "p90_us", "p99_us", "p99_9_us"].map((k) => html`<td class="n">${micros(h[k])}</td>`)}<td class="n muted">${num(h.count)}</td></tr>`)}</tbody></table></div></${Panel}>`;
 
 const Connectivity = () => {
@@ -25,12 +25,12 @@ const Connectivity = () => {
     <table class="grid ages"><thead><tr><th scope="col">Data age</th>${(s.quotes.value ?? []).map((q) => html`<th scope="col" class="n">${q.symbol}</th>`)}</tr></thead><tbody><tr><th scope="row">now</th>${(s.quotes.value ?? []).map((q) => html`<td class=${`n ${q.session_open && (q.age_s === null || q.age_s > q.stale_after_s) ? "bad-text" : ""}`}>${age(q.age_s)}</td>`)}</tr></tbody></table></${Panel}>`;
 };
 
-const Services = () => html`<${Panel} title="Services" className="services"><div class="scroll"><table class="grid"><thead><tr><th scope="col">Service</th><th scope="col">State</th><th scope="col" class="n">Heartbeat</th><th scope="col" class="n">Pid</th><th scope="col" class="n">Core</th><th scope="col" class="n">Lag</th><th scope="col" class="n">Lost</th><th scope="col" class="n">Up</th><th scope="col" class="n">Starts</th></tr></thead>
+const Services = () => html`<${Panel} title="Services" className="services"><div class="scroll" tabindex="0"><table class="grid"><thead><tr><th scope="col">Service</th><th scope="col">State</th><th scope="col" class="n">Heartbeat</th><th scope="col" class="n">Pid</th><th scope="col" class="n">Core</th><th scope="col" class="n">Lag</th><th scope="col" class="n">Lost</th><th scope="col" class="n">Up</th><th scope="col" class="n">Starts</th></tr></thead>
   <tbody>${(s.services.value ?? []).map((r) => html`<tr key=${r.name}><th scope="row" title=${r.does}>${r.name}</th><td><span class=${`status ${r.status}`}><i aria-hidden="true">${r.status === "pass" ? "●" : r.status === "warn" ? "◔" : "✕"}</i>${r.state}</span>${r.reason ? html` <small class="muted">${r.reason}</small>` : ""}</td><td class="n">${age(r.heartbeat_age_s)}</td><td class="n">${r.pid ?? DASH}</td><td class="n">${r.core ?? "any"}</td><td class="n">${num(r.lag)}</td><td class=${`n ${r.lost ? "warn-text" : ""}`}>${num(r.lost)}</td><td class="n">${age(r.uptime_s)}</td><td class="n">${r.incarnation}</td></tr>`)}</tbody></table></div></${Panel}>`;
 
 const Models = () => {
   const threshold = s.fixed.value?.limits.confidence ?? 0.7;
-  return html`<${Panel} title="Model health" className="models"><div class="scroll"><table class="grid"><thead><tr><th scope="col">Symbol</th><th scope="col">Regime</th><th scope="col">Probabilities</th><th scope="col" class="n">Confidence</th><th scope="col" class="n">EMA</th><th scope="col" class="n">Move</th><th scope="col" class="n">Invalid</th><th scope="col" class="n">PSI</th><th scope="col" class="n">Model</th><th scope="col">Valid</th></tr></thead>
+  return html`<${Panel} title="Model health" className="models"><div class="scroll" tabindex="0"><table class="grid"><thead><tr><th scope="col">Symbol</th><th scope="col">Regime</th><th scope="col">Probabilities</th><th scope="col" class="n">Confidence</th><th scope="col" class="n">EMA</th><th scope="col" class="n">Move</th><th scope="col" class="n">Invalid</th><th scope="col" class="n">PSI</th><th scope="col" class="n">Model</th><th scope="col">Valid</th></tr></thead>
   <tbody>${(s.models.value ?? []).map((m) => html`<tr key=${m.symbol}><th scope="row">${m.symbol}</th><td>${m.warming ? html`<span class="muted">warming</span>` : html`<span class=${`regime r${m.regime % 6}`}><i aria-hidden="true"></i>${m.regime}</span>`}</td>
     <td><span class="stack" role="img" aria-label=${m.probability.map((p) => pct(p)).join(", ")}>${m.probability.map((p, i) => html`<i class=${`r${i % 6}`} style=${{ width: `${p * 100}%` }}></i>`)}</span></td>
     <td class="n">${num(m.confidence, 3)}</td><td class=${`n ${!m.warming && m.confidence_ema < threshold ? "warn-text" : ""}`}>${num(m.confidence_ema, 3)}</td><td class=${`n ${tone(m.expected_move_bps)}`}>${signed(m.expected_move_bps, 2)} bps</td><td class="n">${pct(m.invalid_share, 1)}</td><td class=${`n ${m.psi > 0.25 ? "warn-text" : ""}`}>${num(m.psi, 3)}</td><td class="n muted">${m.model_id}</td><td>${m.valid ? "yes" : html`<b class="bad-text">no</b>`}</td></tr>`)}</tbody></table></div></${Panel}>`;
@@ -39,13 +39,13 @@ const Models = () => {
 const Exposure = () => {
   const rows = s.positions.value ?? [], a = s.account.value ?? {};
   return html`<${Panel} title="Positions" className="exposure" extra=${html`<span>gross ${usd(a.gross_usd)}</span><span>net ${signedUsd(a.net_usd)}</span><span class="muted">max ${usd(a.max_position_usd)}</span>`}>
-    <div class="scroll"><table class="grid"><thead><tr><th scope="col">Symbol</th><th scope="col" class="n">Qty</th><th scope="col">Short, long: share of the breaker's limit</th><th scope="col" class="n">Exposure</th><th scope="col" class="n">Unrealised</th><th scope="col" class="n">Realised</th></tr></thead><tbody>
+    <div class="scroll" tabindex="0"><table class="grid"><thead><tr><th scope="col">Symbol</th><th scope="col" class="n">Qty</th><th scope="col">Short, long: share of the breaker's limit</th><th scope="col" class="n">Exposure</th><th scope="col" class="n">Unrealised</th><th scope="col" class="n">Realised</th></tr></thead><tbody>
     ${rows.map((p) => { const share = Math.min(1, p.used ?? 0) * 50; return html`<tr key=${p.symbol}><th scope="row">${p.symbol}</th><td class=${`n ${tone(p.qty)}`}>${signed(p.qty)}</td><td><span class="exposure-bar"><i class=${p.qty < 0 ? "short" : "long"} style=${p.qty < 0 ? { left: `${50 - share}%`, width: `${share}%` } : { left: "50%", width: `${share}%` }}></i></span></td><td class="n">${signedUsd(p.exposure_usd)}</td><td class=${`n ${tone(p.unrealized_usd)}`}>${signedUsd(p.unrealized_usd, 2)}</td><td class=${`n ${tone(p.realized_usd)}`}>${signedUsd(p.realized_usd, 2)}</td></tr>`; })}</tbody></table></div></${Panel}>`;
 };
 
 const Page = () => html`<div class="frame" aria-hidden="true"></div>
   ${streamStale.value && s.fixed.value ? html`<div class="stream-lost" role="alert">NO FRAMES for ${age(s.stream.value.age)}: what you see is old.</div>` : ""}
-  <${Header} page="analytics" /><main class="analytics"><h1 class="sr">Analytics</h1><${Badges} /><${Latency} /><${Connectivity} /><${Services} /><${PnlChart} title="Equity: day P&L and drawdown" /><${Exposure} /><${Models} /></main>
+  <${Header} page="analytics" /><main class="analytics" tabindex="0"><h1 class="sr">Analytics</h1><${Badges} /><${Latency} /><${Connectivity} /><${Services} /><${PnlChart} title="Equity: day P&L and drawdown" /><${Exposure} /><${Models} /></main>
   <${FlattenOverlay} /><${HelpOverlay} /><${Toast} />`;
 
 let fed = 0;

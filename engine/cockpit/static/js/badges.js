@@ -94,6 +94,6 @@ export const Header = ({ page }) => {
 export const Alerts = () => {
   const list = s.alerts.value;
   return html`<${Panel} title="Alerts" className="alerts" extra=${html`<button class="small" onClick=${acknowledge}>Acknowledge</button>`}>
-    <ol class="alert-list">${list.slice(0, 60).map((a) => html`<li key=${a.id} class=${a.severity}><time>${a.time?.slice(11, 19)}</time><b>${a.severity === "ROUTINE" || a.severity === "INFO" ? a.kind : a.severity}</b><span title=${a.text}><em>${a.symbol ?? a.service}</em> ${a.text}</span></li>`)}
+    <ol class="alert-list" tabindex="0">${list.slice(0, 60).map((a) => html`<li key=${a.id} class=${a.severity}><time>${a.time?.slice(11, 19)}</time><b>${a.severity === "ROUTINE" || a.severity === "INFO" ? a.kind : a.severity}</b><span title=${a.text}><em>${a.symbol ?? a.service}</em> ${a.text}</span></li>`)}
     ${list.length ? "" : html`<li class="muted empty">nothing so far</li>`}</ol></${Panel}>`;
 };

@@ -48,6 +48,7 @@ export const Blotter = () => {
   const words = filter.trim().toUpperCase().split(/\s+/).filter(Boolean);
   const text = (r) => Object.values(r).join(" ").toUpperCase();
   let rows = all[which].filter((r) => words.every((w) => text(r).includes(w)));
+  if (which === "positions") rows = [...rows].sort((a, b) => Math.abs(b.exposure_usd ?? 0) - Math.abs(a.exposure_usd ?? 0));
   if (which === "orders" && onlyOpen) rows = rows.filter((o) => o.open);
   const reject = s.orders.value.find((o) => REDUCED.has(o.state));
   const open = s.orders.value.filter((o) => o.open).length;
@@ -61,9 +62,9 @@ export const Blotter = () => {
         <input class="filter" type="search" placeholder="filter" aria-label="Filter rows" value=${filter} onInput=${(e) => setFilter(e.target.value)} />
         <button class="small" onClick=${() => csv(which, rows)}>CSV</button></div></header>
     ${reject && which === "orders" ? html`<p class="last-reject" data-testid="last-reject"><b>Last ${reject.state.toLowerCase()}</b> ${reject.symbol} ${reject.side} ${num(reject.qty)}: ${reject.guardrail ? `${reject.guardrail}: ` : ""}${reject.reason}</p>` : ""}
-    <div class="panel-body scroll" id="blotter-body" role="tabpanel" aria-labelledby=${`tab-${which}`} tabindex="0"><table class="grid sticky"><thead><tr>${columns.map(([name, , kind]) => html`<th scope="col" class=${kind ?? ""}>${name}</th>`)}${which === "orders" ? html`<th scope="col"><span class="sr">Action</span></th>` : ""}</tr></thead>
+    <div class="panel-body scroll" id="blotter-body" role="tabpanel" aria-labelledby=${`tab-${which}`} tabindex="0"><table class="grid sticky"><thead><tr>${columns.map(([name, , kind]) => html`<th scope="col" class=${kind ?? ""}>${name}</th>`)}${which === "orders" || which === "positions" ? html`<th scope="col"><span class="sr">Action</span></th>` : ""}</tr></thead>
       <tbody>${rows.slice(0, LAST[which] ?? 200).map((r) => html`<tr key=${r.order_id ?? r.exec_id ?? r.symbol ?? r.id} class=${`${r.open === false ? "done" : ""} ${r.state ?? ""}`} onDblClick=${() => r.symbol && focus(r.symbol)}>
         ${columns.map(([name, cell, kind]) => html`<td class=${`${kind ?? ""} ${name === "Side" ? r.side : ""} ${name === "Unrealised" ? tone(r.unrealized_usd) : ""} ${name === "Realised" ? tone(r.realized_usd ?? r.realized_pnl_usd) : ""} ${name === "Qty" && which === "positions" ? tone(r.qty) : ""} ${name === "Reason" || name === "What" ? "wide" : ""}`}>${cell(r)}</td>`)}
-        ${which === "orders" ? html`<td>${r.open ? html`<button class="small" onClick=${() => cancel(r.order_id)}>Cancel</button>` : ""}</td>` : ""}</tr>`)}
+        ${which === "orders" ? html`<td>${r.open ? html`<button class="small" onClick=${() => cancel(r.order_id)}>Cancel</button>` : ""}</td>` : ""}${which === "positions" ? html`<td>${r.qty ? html`<button class="small" title="Prepare the closing order in the ticket" onClick=${() => { focus(r.symbol); s.ticketPick.value = { qty: Math.abs(r.qty), at: performance.now() }; }}>Close…</button>` : ""}</td>` : ""}</tr>`)}
         ${rows.length ? "" : html`<tr><td class="muted empty" colspan=${columns.length + 1}>${all[which].length ? "no row fits the filter" : `no ${which} yet`}</td></tr>`}</tbody></table></div></section>`;
 };

@@ -21,7 +21,7 @@ const Symbols = () => {
   const threshold = s.fixed.value?.limits.confidence ?? 0.7;
   const blocked = new Set(s.trading_state.value?.blocked_symbols ?? []);
   return html`<${Panel} title="Symbols" className="symbols" extra=${html`<span class="muted">regime ribbon: last 15 min</span>`}>
-    <div class="scroll"><table class="grid watch"><thead><tr><th scope="col">Symbol</th><th scope="col" class="n">Mid</th><th scope="col" class="n">Age</th><th scope="col" class="n">Pos</th><th scope="col">Regime</th><th scope="col" class="n">Conf</th><th scope="col">Ribbon</th></tr></thead><tbody>
+    <div class="scroll" tabindex="0"><table class="grid watch"><thead><tr><th scope="col">Symbol</th><th scope="col" class="n">Mid</th><th scope="col" class="n">Age</th><th scope="col" class="n">Pos</th><th scope="col">Regime</th><th scope="col" class="n">Conf</th><th scope="col">Ribbon</th></tr></thead><tbody>
     ${(s.quotes.value ?? []).map((q) => {
       const m = models.get(q.symbol), p = held.get(q.symbol);
       const stale = streamStale.value || q.age_s === null || (q.session_open && q.age_s > q.stale_after_s);

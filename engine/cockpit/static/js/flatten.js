@@ -2,6 +2,7 @@
 // or a hold of 600 ms fires at once; Esc stops the countdown and leaves the PAUSE.
 import { flattenNow, pause, reconnect } from "./actions.js";
 import { num, usd } from "./format.js";
+import { readColors } from "./ladder.js";
 import { s, toast } from "./store.js";
 import { effect, html, signal, useEffect, useRef } from "./ui.js";
 
@@ -131,13 +132,21 @@ export const FlattenOverlay = () => {
   </div></div>`;
 };
 
-export const HelpOverlay = () => help.value ? html`<div class="veil" onClick=${() => (help.value = false)}><div class="dialog" role="dialog" aria-modal="true" aria-label="Hotkeys">
+export const HelpOverlay = () => help.value ? html`<div class="veil" onClick=${(e) => { if (e.target === e.currentTarget) help.value = false; }}><div class="dialog" role="dialog" aria-modal="true" aria-label="Hotkeys">
   <h2>Hotkeys</h2><table class="grid keys-table"><tbody>
   <tr><td><kbd>Ctrl</kbd> or <kbd>⌘</kbd> + <kbd>F</kbd></td><td>pause at once, flatten in 2 s; again or held: flatten now</td></tr>
   <tr><td><kbd>Esc</kbd></td><td>stop the countdown; the PAUSE stays</td></tr>
   <tr><td><kbd>Ctrl</kbd> + <kbd>R</kbd></td><td>reconnect the broker: once when the link is down, twice when it is up</td></tr>
   <tr><td><kbd>?</kbd></td><td>this list</td></tr></tbody></table>
+  <label class="check"><input type="checkbox" checked=${document.documentElement.dataset.palette === "safe"} onChange=${(e) => palette(e.target.checked)} /> blue and orange instead of green and red</label>
   <p class="muted">Hotkeys work while this page has the focus: the lamp at the top says so. In Safari ⌘R reloads the page; use Ctrl+R.</p></div></div>` : null;
+
+export function palette(safe) {
+  document.documentElement.dataset.palette = safe ? "safe" : "";
+  try { localStorage.setItem("palette", safe ? "safe" : ""); } catch { /* a private window forgets it */ }
+  readColors();
+}
+try { if (localStorage.getItem("palette") === "safe") document.documentElement.dataset.palette = "safe"; } catch { /* no storage */ }
 
 // Press and hold: a click alone does nothing but say how.
 export const HoldButton = () => {

@@ -66,7 +66,7 @@ export class Ladder {
     const own = new Map();
     for (const [p, q] of book.own ?? []) own.set(inTicks(p), (own.get(inTicks(p)) ?? 0) + q);
     const most = Math.max(1, ...bids.values(), ...asks.values());
-    const mid = Math.round(w / 2), price = 42, bar = mid - price - 6;
+    const tag = 38, mid = Math.round(w / 2), price = 40, bar = mid - price - (own.size ? tag : 4);
     const digits = tick < 0.01 ? 4 : 2;
     const bestBid = target, bestAsk = book.asks.length ? inTicks(book.asks[0][0]) : target + 1;
     for (let row = 0; row < this.rows; row++) {
@@ -91,9 +91,9 @@ export class Ladder {
       g.font = "12px ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace";
       if (o) {
         g.fillStyle = colors.own;
-        const x = o > 0 ? 2 : w - 58;
-        g.fillRect(x, y + 2, 56, ROW - 4);
-        g.fillStyle = "#10141d"; g.textAlign = "center"; g.fillText(`${o > 0 ? "B" : "S"} ${Math.abs(o)}`, x + 28, cy);
+        const x = o > 0 ? 1 : w - tag + 1;
+        g.fillRect(x, y + 2, tag - 3, ROW - 4);
+        g.fillStyle = "#10141d"; g.textAlign = "center"; g.fillText(`${o > 0 ? "B" : "S"}${Math.abs(o)}`, x + tag / 2 - 1, cy);
       }
       if (book.last && inTicks(book.last) === t) { g.strokeStyle = colors.accent; g.strokeRect(mid - price + 1.5, y + 1.5, price * 2 - 3, ROW - 3); }
     }

@@ -1,7 +1,7 @@
 // The order ticket. Orders that add risk need an armed tab; the server decides, and names the field when it says no.
-import { order } from "./actions.js";
+import { TAB, post, randomHex } from "./api.js";
 import { num, usd } from "./format.js";
-import { s, toast } from "./store.js";
+import { s } from "./store.js";
 import { Panel, html, streamStale, useEffect, useState } from "./ui.js";
 
 export const Ticket = () => {
@@ -16,14 +16,16 @@ export const Ticket = () => {
   const pick = s.limitPick.value;
   useEffect(() => { if (pick) setForm((f) => ({ ...f, type: "LMT", limit: String(pick.price) })); }, [pick]);
   useEffect(() => { setErrors({}); setForm((f) => ({ ...f, limit: "" })); }, [symbol]);
+  const close = s.ticketPick.value;
+  useEffect(() => { if (close) setForm((f) => ({ ...f, qty: String(close.qty), type: "MKT", limit: "" })); }, [close]);
   const set = (name) => (e) => setForm({ ...form, [name]: e.target.value });
   const qty = Number(form.qty), price = form.type === "LMT" ? Number(form.limit) : quote?.mid;
   const send = async (side) => {
     setErrors({}); setVerdict(null); setBusy(true);
     const ticket = { symbol, side, qty: /^\d+$/.test(form.qty) ? qty : form.qty, type: form.type, tif: form.tif };
     if (form.type === "LMT") ticket.limit = form.limit === "" ? null : Number(form.limit);
-    const result = await import("./api.js").then(({ TAB, post, randomHex }) =>
-      post("/api/exec/order", { ...ticket, mode: fixed.mode, tab: TAB, arm: s.lease.value?.arm ?? "" }, { key: randomHex(16) }).catch((error) => ({ error })));
+    const body = { ...ticket, mode: fixed.mode, tab: TAB, arm: s.lease.value?.arm ?? "" };
+    const result = await post("/api/exec/order", body, { key: randomHex(16) }).catch((error) => ({ error }));
     setBusy(false);
     if (result.error) {
       const problem = result.error.problem ?? {};

@@ -1,0 +1,201 @@
+"""The emergency connection: a thin non-blocking socket around ``emergency_codec``."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import random
+import select
+import socket
+from collections import deque
+
+from engine.broker.emergency_codec import (
+    Accounts,
+    BrokerError,
+    CodecError,
+    CurrentTime,
+    EmergencyCodec,
+    Handshake,
+    Message,
+    NextId,
+)
+
+SECOND_NS = 1_000_000_000
+CONNECT_TIMEOUT_NS = 4 * SECOND_NS
+CLIENT_ID_IN_USE = 326
+
+
+class EmergencyConnection:
+    """Connects and reconnects in the background; nothing here ever blocks. Call ``poll`` often."""
+
+    def __init__(
+        self, host: str, port: int, client_id: int, *, messages_per_s: int = 5, probe_interval_s: float = 1.5,
+        reconnect_min_s: float = 0.25, reconnect_max_s: float = 10.0, seed: int = 0,
+    ) -> None:  # fmt: skip
+        self._address = (host, port)
+        self.client_id = client_id
+        self.messages_per_s = messages_per_s
+        self._probe_ns = int(probe_interval_s * SECOND_NS)
+        self._backoff = (reconnect_min_s, reconnect_max_s)
+        self._random = random.Random(seed)
+        self._socket: socket.socket | None = None
+        self._codec = EmergencyCodec(client_id)
+        self._connected = False
+        self._out = bytearray()
+        self._queue: deque[bytes] = deque()
+        self._sent_at: deque[int] = deque()
+        self._retry_ns = 0
+        self._attempts = 0
+        self._deadline_ns = 0
+        self._probe_at_ns = 0
+        self._probe_sent_ns = 0
+        self.answered_ns = 0
+        """Time of the last message from the gateway."""
+        self.next_order_id = 0
+        self.accounts: tuple[str, ...] = ()
+        self.incarnation = 0
+        """Counts completed logins: what was known before a new one is old."""
+        self.last_error = ""
+
+    @property
+    def codec(self) -> EmergencyCodec:
+        return self._codec
+
+    @property
+    def ready(self) -> bool:
+        """Logged in: requests and orders may be sent."""
+        return self._connected and self.next_order_id > 0 and bool(self.accounts)
+
+    def fileno(self) -> int:
+        """Descriptor to wait on, -1 while there is none."""
+        return self._socket.fileno() if self._socket is not None else -1
+
+    def answer_age_ns(self, now_ns: int) -> int:
+        """Since the gateway last said anything; -1 while not logged in."""
+        return now_ns - self.answered_ns if self.ready and self.answered_ns else -1
+
+    @property
+    def unsent(self) -> int:
+        return len(self._queue) + bool(self._out)
+
+    def send(self, *frames: bytes, urgent: bool = False) -> None:
+        """Queue messages; urgent ones overtake those that wait. They leave at most ``messages_per_s`` in any second."""
+        if urgent:
+            self._queue.extendleft(reversed(frames))
+        else:
+            self._queue.extend(frames)
+
+    def poll(self, now_ns: int) -> list[Message]:
+        """Move everything that can be moved; returns what has arrived."""
+        try:
+            if self._socket is None:
+                if now_ns >= self._retry_ns:
+                    self._open(now_ns)
+                return []
+            if not self._connected and not self._established(now_ns):
+                return []
+            messages = self._receive(now_ns)
+            if self._socket is not None:
+                self._probe(now_ns)
+                self._flush(now_ns)
+            return messages
+        except (OSError, CodecError) as error:
+            self._lost(str(error), now_ns)
+            return []
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        self._socket, self._connected = None, False
+
+    def _open(self, now_ns: int) -> None:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = sock
+        self._deadline_ns = now_ns + CONNECT_TIMEOUT_NS
+        code = sock.connect_ex(self._address)
+        if code not in (0, errno.EINPROGRESS):
+            raise OSError(code, f"{self._address[0]}:{self._address[1]} refused ({errno.errorcode.get(code, code)})")
+
+    def _established(self, now_ns: int) -> bool:
+        assert self._socket is not None
+        poller = select.poll()
+        poller.register(self._socket, select.POLLOUT)
+        if not poller.poll(0):
+            if now_ns > self._deadline_ns:
+                raise OSError("no answer to connect")
+            return False
+        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, f"connect to {self._address[0]}:{self._address[1]}: {errno.errorcode.get(code, code)}")
+        self._connected = True
+        self._codec = EmergencyCodec(self.client_id)
+        self._out = bytearray(self._codec.hello())
+        self._queue.clear()
+        self.next_order_id, self.accounts = 0, ()
+        return True
+
+    def _receive(self, now_ns: int) -> list[Message]:
+        assert self._socket is not None
+        messages: list[Message] = []
+        while True:
+            try:
+                data = self._socket.recv(65_536)
+            except BlockingIOError:
+                break
+            if not data:
+                raise OSError("the gateway closed the connection")
+            self.answered_ns = now_ns
+            was_ready = self.ready
+            for message in self._codec.receive(data):
+                self._own(message)
+                messages.append(message)
+            if self.ready and not was_ready:
+                self.incarnation += 1
+                self._attempts = 0
+                self._probe_at_ns = now_ns
+        if not self.ready and now_ns > self._deadline_ns:
+            raise OSError("connected, but no login within 4 s")
+        return messages
+
+    def _own(self, message: Message) -> None:
+        if isinstance(message, Handshake):
+            self._out += self._codec.start_api()
+        elif isinstance(message, NextId):
+            self.next_order_id = max(self.next_order_id, message.order_id)
+        elif isinstance(message, Accounts):
+            self.accounts = message.accounts
+        elif isinstance(message, CurrentTime):
+            self._probe_sent_ns = 0
+        elif isinstance(message, BrokerError) and message.request_id < 0:
+            self.last_error = f"{message.code} {message.text}"
+
+    def _probe(self, now_ns: int) -> None:
+        if self.ready and now_ns >= self._probe_at_ns:
+            self._probe_at_ns = now_ns + self._probe_ns
+            self._probe_sent_ns = self._probe_sent_ns or now_ns
+            self._queue.append(self._codec.request_current_time())
+
+    def _flush(self, now_ns: int) -> None:
+        assert self._socket is not None
+        if self.ready:
+            while self._sent_at and now_ns - self._sent_at[0] >= SECOND_NS:
+                self._sent_at.popleft()
+            while self._queue and len(self._sent_at) < self.messages_per_s:
+                self._out += self._queue.popleft()
+                self._sent_at.append(now_ns)
+        if self._out:
+            with contextlib.suppress(BlockingIOError):
+                del self._out[: self._socket.send(self._out)]
+
+    def _lost(self, why: str, now_ns: int) -> None:
+        self.close()
+        self.last_error = self.last_error if self.last_error.startswith(str(CLIENT_ID_IN_USE)) else why
+        self.next_order_id, self.accounts = 0, ()
+        self._queue.clear()
+        self._out.clear()
+        low, high = self._backoff
+        wait_s = min(high, low * 2.0 ** min(self._attempts, 10)) * self._random.uniform(0.75, 1.25)
+        self._attempts += 1
+        self._retry_ns = now_ns + int(wait_s * SECOND_NS)

@@ -1,0 +1,85 @@
+"""Reading over HTTP: state, lists, history, the interface's own description."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from engine.cockpit.guard import caller_of
+from engine.cockpit.openapi import document
+from engine.cockpit.parts import Parts, page, reply
+
+
+class Reading:
+    """Handlers that change nothing; scope read."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+
+    def routes(self) -> list[web.RouteDef]:
+        get = web.get
+        return [
+            get("/api/openapi.json", self.openapi),
+            get("/api/state", self.state),
+            get("/api/orders", self.orders),
+            get("/api/fills", self.fills),
+            get("/api/positions", self.positions),
+            get("/api/book/{symbol}", self.book),
+            get("/api/audit", self.audit),
+            get("/api/alerts", self.alerts),
+            get("/api/history", self.get_history),
+            get("/api/session", self.session),
+        ]
+
+    async def openapi(self, request: web.Request) -> web.Response:
+        caller_of(request, "read")
+        return reply(document(self.parts.ctx.config))
+
+    async def state(self, request: web.Request) -> web.Response:
+        caller_of(request, "read")
+        self.parts.fresh()
+        return reply(self.parts.stream.snapshot())
+
+    async def orders(self, request: web.Request) -> web.Response:
+        caller_of(request, "read")
+        self.parts.tail.drain()
+        blotter = self.parts.tail.blotter
+        return reply({"orders": blotter.order_list(*page(request)), "change": blotter.changes})
+
+    async def fills(self, request: web.Request) -> web.Response:
+        caller_of(request, "read")
+        self.parts.tail.drain()
+        blotter = self.parts.tail.blotter
+        return reply({"fills": blotter.fill_list(*page(request)), "change": blotter.changes})
+
+    async def positions(self, request: web.Request) -> web.Response:
+        caller_of(request, "read")
+        view = self.parts.fresh()
+        rows = view.positions()[: page(request)[1]]
+        return reply(
+            {"positions": rows, "gross_usd": view.account()["gross_usd"], "net_usd": view.account()["net_usd"]}
+        )
+
+    async def book(self, request: web.Request) -> web.Response:
+        caller_of(request, "read")
+        view = self.parts.fresh()
+        return reply(view.book(self.parts.symbol(request.match_info["symbol"], 404)))
+
+    async def audit(self, request: web.Request) -> web.Response:
+        caller_of(request, "read")
+        self.parts.tail.drain()
+        since, limit = page(request)
+        return reply({"audit": [a for a in reversed(self.parts.tail.audits) if a["id"] > since][:limit]})
+
+    async def alerts(self, request: web.Request) -> web.Response:
+        caller_of(request, "read")
+        self.parts.tail.drain()
+        since, limit = page(request)
+        return reply({"alerts": [a for a in reversed(self.parts.tail.alerts) if a["id"] > since][:limit]})
+
+    async def get_history(self, request: web.Request) -> web.Response:
+        caller_of(request, "read")
+        return reply(self.parts.history.as_json())
+
+    async def session(self, request: web.Request) -> web.Response:
+        caller = caller_of(request, "read")
+        return reply({"name": caller.name, "scopes": sorted(caller.scopes), "mode": self.parts.view.mode})

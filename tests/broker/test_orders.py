@@ -1,0 +1,164 @@
+"""The order machine under repeated, reordered, missing and misleading news."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.broker import orders as life
+from engine.broker.news import OpenOrderNews, OrderStatusNews
+from engine.broker.orders import Order, Register
+from engine.domain.codes import OrderState
+
+QTY = 100.0
+S = OrderState
+
+
+def order(**more: object) -> Order:
+    base = Order(
+        intent_id=7, order_id=3, symbol=0, source=1, side=1, qty=QTY, order_type=2, limit_price=10.0, tif=1, flags=0,
+        entry=True, state=S.SENT, sent_ns=1_000,
+    )  # fmt: skip
+    return replace(base, **more)  # type: ignore[arg-type]
+
+
+def status(word: str, filled: float = 0.0, why: str = "") -> OrderStatusNews:
+    return OrderStatusNews(3, 11, 55, word, filled, QTY - filled, 10.0 if filled else 0.0, why)
+
+
+def listed(word: str, qty: float = QTY, limit: float = 10.0) -> OpenOrderNews:
+    return OpenOrderNews(3, 11, 55, 1, "AAPL", "DU1", 1, qty, "LMT", limit, "DAY", "L2:7", word)
+
+
+FALSE_CANCELS = (103, 104, 105, 110, 161, 201, 321, 10147, 10148, 10349)
+WORDS = st.sampled_from(
+    ["ApiPending", "PendingSubmit", "PreSubmitted", "Submitted", "PendingCancel", "Cancelled", "Inactive", "Filled", "odd"]
+)
+FILLED = st.sampled_from([0.0, 30.0, 60.0, 100.0])
+NEWS = st.one_of(
+    st.tuples(st.just("status"), WORDS, FILLED),
+    st.tuples(st.just("open"), WORDS, FILLED),
+    st.tuples(st.just("listed"), WORDS, FILLED),
+    st.tuples(st.just("executed"), WORDS, FILLED),
+    st.tuples(st.just("error"), st.sampled_from(FALSE_CANCELS), FILLED),
+    st.tuples(st.just("cancel"), WORDS, FILLED),
+    st.tuples(st.just("lost"), WORDS, FILLED),
+    st.tuples(st.just("silence"), WORDS, FILLED),
+)
+
+
+def take(o: Order, item: tuple[str, object, float], now: int) -> Order:
+    kind, word, filled = item
+    if kind == "status":
+        return life.on_status(o, status(str(word), filled), now)
+    if kind in ("open", "listed"):
+        return life.on_open(o, listed(str(word)), now, listed=kind == "listed")
+    if kind == "executed":
+        return life.on_executions(o, filled, 10.0, now)
+    if kind == "error":
+        return life.on_error(o, int(str(word)), "text", now)
+    if kind == "cancel":
+        return life.on_cancel_sent(o, now)
+    if kind == "lost":
+        return life.on_link_lost(o, now)
+    return life.on_silence(o, now, 10)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(NEWS, max_size=25))
+def test_filled_never_falls_and_full_is_always_filled(items: list[tuple[str, object, float]]) -> None:
+    o, now, best = order(), 2_000, 0.0
+    for item in items:
+        now += 100
+        before = o
+        o = take(o, item, now)
+        if item[0] in ("status", "executed"):
+            best = max(best, item[2])
+        assert o.filled == best
+        assert (o.state == S.FILLED) == (best >= QTY)
+        assert o.remaining == (0.0 if o.state in life.TERMINAL else QTY - best)
+        if before.state in life.TERMINAL and o.state != before.state:
+            assert o.state == S.FILLED or item[0] == "listed"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from([S.SENT, S.UNKNOWN, S.WORKING, S.PARTIAL, S.PENDING_CANCEL]), st.sampled_from(FALSE_CANCELS))
+def test_an_error_alone_never_decides_a_fate(state: OrderState, code: int) -> None:
+    after = life.on_error(order(state=state), code, "words", 9_000)
+    assert after.active
+    assert after.remaining == QTY
+    assert after.question_ns or code in life.WARNINGS
+    assert str(code) in after.text
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(NEWS, max_size=12))
+def test_repeating_every_message_changes_nothing_more(items: list[tuple[str, object, float]]) -> None:
+    once = twice = order()
+    now = 2_000
+    for item in items:
+        now += 100
+        once = take(once, item, now)
+        twice = take(take(twice, item, now), item, now)
+    assert (once.state, once.filled, once.text) == (twice.state, twice.filled, twice.text)
+
+
+def test_fill_after_cancelled_is_counted_and_in_full_is_filled() -> None:
+    o = life.on_status(order(), status("Cancelled"), 5)
+    assert o.state == S.CANCELLED
+    o = life.on_executions(o, 40.0, 10.0, 6)
+    assert (o.state, o.filled) == (S.CANCELLED, 40.0)
+    assert life.on_executions(o, 100.0, 10.0, 7).state == S.FILLED
+
+
+def test_late_submitted_does_not_undo_a_pending_cancel_or_a_cancel() -> None:
+    pending = life.on_cancel_sent(life.on_status(order(), status("Submitted"), 5), 6)
+    assert life.on_status(pending, status("Submitted"), 7).state == S.PENDING_CANCEL
+    gone = life.on_status(pending, status("Cancelled"), 8)
+    assert life.on_status(gone, status("Submitted"), 9).state == S.CANCELLED
+    assert life.on_open(gone, listed("Submitted"), 10, listed=True).state == S.WORKING, "the broker's list is the truth"
+
+
+def test_inactive_rejects_but_not_while_shares_are_located() -> None:
+    assert life.on_status(order(), status("Inactive"), 5).state == S.REJECTED
+    assert life.on_status(order(), status("Inactive", 40.0), 5).state == S.CANCELLED
+    assert life.on_status(order(), status("Inactive", why="locate"), 5).state == S.SENT
+
+
+def test_lost_link_makes_a_living_order_unknown_until_listed_or_missing() -> None:
+    working = life.on_status(order(), status("Submitted"), 5)
+    unknown = life.on_link_lost(working, 6)
+    assert unknown.state == S.UNKNOWN
+    assert unknown.remaining == QTY
+    assert life.on_open(unknown, listed("Submitted"), 7, listed=True).state == S.WORKING
+    assert life.on_missing(unknown, 2_000, 2_001).state == S.CANCELLED
+    never_acked = life.on_link_lost(order(), 6)
+    assert life.on_missing(never_acked, 2_000 + life.UNLISTED_NS, 2_001 + life.UNLISTED_NS).state == S.REJECTED
+
+
+def test_order_sent_after_the_list_was_asked_for_is_not_missing() -> None:
+    young = order(sent_ns=100)
+    assert life.on_missing(young, 50, 200).state == S.SENT
+    assert life.on_missing(young, 150, 200).state == S.SENT, "unacknowledged: it may still be on its way inside"
+
+
+def test_replacement_counts_with_the_larger_size_until_the_broker_shows_it() -> None:
+    o = life.on_replace_sent(life.on_status(order(), status("Submitted", 30.0), 5), 150.0, 11.0, 6)
+    assert o.remaining == 120.0
+    o = life.on_open(o, listed("Submitted", 150.0, 11.0), 7)
+    assert (o.qty, o.limit_price, o.remaining, math.isnan(o.next_qty)) == (150.0, 11.0, 120.0, True)
+
+
+def test_register_finds_by_intent_perm_and_order_id_and_forgets_old_ones() -> None:
+    register = Register()
+    register.put(order(perm_id=55))
+    assert register.find(intent_id=7) is register.find(perm_id=55) is register.find(order_id=3)
+    assert register.put(register.by_intent[7]) is None
+    done = life.on_status(register.by_intent[7], status("Cancelled"), 50)
+    assert register.put(done) is not None
+    assert register.active_count == 0
+    assert register.prune(51) == 1
+    assert register.find(order_id=3) is None

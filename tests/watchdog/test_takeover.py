@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from paper_thread import PaperThread
+from world import MS, World
+
+from engine import topology
+from engine.broker.emergency import EmergencyConnection
+from engine.broker.emergency_codec import Contract, OpenOrder, OpenOrdersEnd, OrderStatus, Position, PositionsEnd
+from engine.domain.codes import EventKind, FlattenState, Owner, ServiceState
+
+AAPL = Contract(265598, "AAPL", "STK", "USD")
+
+
+@pytest.fixture(scope="module")
+def paper() -> Iterator[PaperThread]:
+    with PaperThread() as thread:
+        yield thread
+
+
+class Trader:
+    """Plays the bridge's connection at the broker."""
+
+    def __init__(self, port: int) -> None:
+        self.link = EmergencyConnection("127.0.0.1", port, 11, messages_per_s=40)
+        self.seen: list[object] = []
+        self.until(lambda: self.link.ready)
+
+    def until(self, holds: Callable[[], bool], limit_s: float = 10.0) -> None:
+        end = time.monotonic() + limit_s
+        while not holds():
+            assert time.monotonic() < end, self.seen[-5:]
+            self.seen += self.link.poll(time.monotonic_ns())
+            time.sleep(0.002)
+
+    def buy_and_rest(self, qty: float) -> None:
+        first = self.link.next_order_id
+        self.link.next_order_id += 2
+        codec = self.link.codec
+        self.link.send(codec.place_order(first, AAPL, "BUY", qty, "DUSIM001", "L2:a"))
+        self.link.send(codec.place_order(first + 1, AAPL, "BUY", 5.0, "DUSIM001", "L2:b", 90.0))
+        self.until(lambda: any(isinstance(m, OrderStatus) and m.order_id == first and m.status == "Filled" for m in self.seen))
+        self.until(lambda: any(isinstance(m, OpenOrder) and m.order_id == first + 1 for m in self.seen))
+
+    def account(self) -> tuple[float, int]:
+        """(position in AAPL, open orders) by the broker's own word."""
+        self.seen.clear()
+        self.link.send(self.link.codec.request_all_open_orders(), self.link.codec.request_positions())
+        self.until(lambda: {OpenOrdersEnd, PositionsEnd} <= {type(m) for m in self.seen})
+        qty = [m.qty for m in self.seen if isinstance(m, Position) and m.contract.symbol == "AAPL"]
+        return (qty[-1] if qty else 0.0), sum(isinstance(m, OpenOrder) for m in self.seen)
+
+
+@pytest.fixture
+def trader(paper: PaperThread) -> Iterator[Trader]:
+    t = Trader(paper.port)
+    yield t
+    t.link.send(t.link.codec.global_cancel())
+    t.until(lambda: not t.link.unsent)
+    t.link.close()
+
+
+class Bridge:
+    """A process that stands for the bridge, so that it can be killed."""
+
+    def __init__(self, world: World) -> None:
+        self.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        self._world = world
+        self.start(self.process.pid)
+
+    def start(self, pid: int) -> None:
+        heartbeat = self._world.ctx[topology.BRIDGE].start_heartbeat(self._world.clock.now)
+        heartbeat._beat["pid"] = pid
+        heartbeat.set_state(ServiceState.READY, self._world.clock.now)
+
+    def die(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._world.silent.add(topology.BRIDGE)
+
+    def back(self) -> None:
+        self.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        self._world.silent.discard(topology.BRIDGE)
+        self.start(self.process.pid)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def world(tmp_path: Path, paper: PaperThread) -> Iterator[World]:
+    w = World(tmp_path, {"gateway": {"port": paper.port}, "guardrails": {"bridge_grace_s": 3.0}})
+    yield w
+    w.close()
+
+
+@pytest.fixture
+def bridge(world: World) -> Iterator[Bridge]:
+    b = Bridge(world)
+    connection = world.agent.takeover.connection
+    live(world, lambda: connection.ready)
+    yield b
+    b.close()
+
+
+def live(world: World, holds: Callable[[], bool], limit_s: float = 20.0) -> float:
+    """Run on real time, because the gateway does; returns the simulated seconds that passed."""
+    began, last = world.clock.now, time.monotonic_ns()
+    while not holds():
+        assert world.clock.now - began < limit_s * 1e9, world.said()[-8:]
+        time.sleep(0.001)
+        now = time.monotonic_ns()
+        world.clock.advance(min(now - last, 50 * MS))
+        last = now
+        world._others()
+        world.serve_bridge()
+        world.agent.do_work(world.clock.now)
+        world.agent.stops.poll(world.clock.now)
+    world.settle()
+    return (world.clock.now - began) / 1e9
+
+
+def test_dead_bridge_with_exposure_is_fenced_and_after_the_grace_flattened(world: World, bridge: Bridge, trader: Trader) -> None:
+    trader.buy_and_rest(70.0)
+    world.hold(0, 70.0)
+    world.run(0.3)
+    epoch = int(world.lease.read(0)["epoch"])
+    bridge.die()
+    live(world, lambda: world.lease.read(0)["owner"] == Owner.WATCHDOG, 2.0)
+    lease = world.lease.read(0)
+    assert lease["fence"] > epoch
+    assert lease["epoch"] > epoch
+    assert lease["expires_ns"] == 0
+    live(world, lambda: trader.account()[1] == 0, 3.0)
+    assert trader.account()[0] == 70.0, "positions are kept during the grace"
+    assert not world.killed
+    live(world, lambda: world.flatten.read(0)["state"] == FlattenState.FLAT, 20.0)
+    assert world.killed
+    assert trader.account() == (0.0, 0)
+    assert any("taking over" in t or "takes over" in t for t in world.said(EventKind.ALERT))
+
+
+def test_a_bridge_that_is_back_in_time_gets_the_right_under_a_new_epoch(world: World, bridge: Bridge, trader: Trader) -> None:
+    trader.buy_and_rest(30.0)
+    world.hold(0, 30.0)
+    world.run(0.3)
+    bridge.die()
+    live(world, lambda: world.lease.read(0)["owner"] == Owner.WATCHDOG, 2.0)
+    taken = int(world.lease.read(0)["epoch"])
+    world.broker.value[0]["reconciled"] = 0
+    bridge.back()
+    live(world, lambda: trader.account()[1] == 0, 3.0)
+    assert world.lease.read(0)["owner"] == Owner.WATCHDOG, "not before it has reconciled"
+    world.broker.value[0]["reconciled"] = 1
+    live(world, lambda: world.lease.read(0)["owner"] == Owner.BRIDGE, 2.0)
+    assert world.lease.read(0)["epoch"] > taken
+    assert not world.killed
+    assert trader.account()[0] == 30.0
+
+
+def test_a_hung_bridge_with_exposure_is_killed_by_its_pidfd_first(world: World, bridge: Bridge) -> None:
+    world.hold(0, 10.0)
+    world.run(0.3)
+    world.silent.add(topology.BRIDGE)
+    live(world, lambda: world.lease.read(0)["owner"] == Owner.WATCHDOG, 5.0)
+    assert bridge.process.wait(5) == -9
+
+
+def test_a_dead_bridge_of_a_flat_account_is_nobodys_business(world: World, bridge: Bridge) -> None:
+    world.run(0.3)
+    bridge.die()
+    live(world, lambda: world.lease.read(0)["owner"] == Owner.NOBODY, 2.0)
+    bridge.back()
+    live(world, lambda: world.lease.read(0)["owner"] == Owner.BRIDGE, 2.0)
+    assert not world.killed
