@@ -81,7 +81,7 @@ fence_acquire = intrinsic(_fence("acquire"))
 fence_full = intrinsic(_fence("seq_cst"))
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def cpu_pause(typingctx: Any) -> Any:
     """Spin hint: ``pause`` on x86-64, ``yield`` on AArch64; keeps a sibling hyper-thread and the power budget alive."""
     signature = types.void()

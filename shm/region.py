@@ -188,7 +188,7 @@ class Region:
             if int(w[at]) != value:
                 raise RegionMismatch(
                     f"region {spec.name}: {field} is {int(w[at])}, this program expects {value}; "
-                    f"stop the instance and start it anew (ops/kill.sh removes stale regions)"
+                    f"stop the instance, then `l2dash regions remove`"
                 )
         if size != spec.bytes:
             raise RegionMismatch(f"region {spec.name}: file has {size} bytes, header says {spec.bytes}: truncated")

@@ -1,4 +1,4 @@
-"""Operator and watchdog commands that are the bridge's to carry out. Everything else is the watchdog's and passes by."""
+"""Operator and watchdog commands that are the bridge's to carry out. All others are the watchdog's and pass by."""
 
 from __future__ import annotations
 

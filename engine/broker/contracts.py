@@ -1,4 +1,4 @@
-"""What the broker says about each instrument: ids, increments, trading hours. Kept in ``contracts.json`` for fast starts."""
+"""What the broker says about each instrument: ids, increments, trading hours. Cached in ``contracts.json``."""
 
 from __future__ import annotations
 

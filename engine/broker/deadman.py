@@ -1,6 +1,6 @@
-"""The bridge without a watchdog: entries go at once, and after ``gone_ns`` the bridge latches KILL and gets flat by itself.
+"""The bridge without a watchdog: entries go at once; after ``gone_ns`` it latches KILL and gets flat by itself.
 
-The decision is pure (``Lease.judge``); the flatten is the same machine that the watchdog runs (``engine.risk.flatten``).
+The decision is pure (``Lease.judge``); the flatten is the machine that the watchdog runs (``engine.risk.flatten``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class LeaseVerdict(IntEnum):
 
 @dataclass(slots=True)
 class Lease:
-    """Watches the lease. ``watch_ns``: since when its absence counts, the later of its expiry and our reconciliation."""
+    """Watches the lease. ``watch_ns``: since when its absence counts (expiry, or our reconciliation if later)."""
 
     gone_ns: int
     watch_ns: int = 0
@@ -44,7 +44,7 @@ class Lease:
 
 
 class DeadMan:
-    """Runs one flatten. ``close(symbol, side, qty, limit)``, ``cancel_all()`` and ``snapshot()`` carry out its actions."""
+    """Runs one flatten. ``close``, ``cancel_all``, ``snapshot`` and ``alert`` carry out its actions."""
 
     def __init__(
         self,

@@ -2,12 +2,12 @@
 
 A frame is a 4-byte big-endian length and that many bytes: fields, each ended by a NUL, the first one being the message
 id in decimal. ``decode`` walks the frames of a buffer, turns the hot ones (1 price, 2 size, 12 and 13 depth, 99 prints)
-into ticks, skips those that nobody reads (46 strings), and stops at the first one that it leaves to the library, so that the order
-of messages is kept. ``decode_fields`` is the same for one message already split into text: the fallback for numbers that
-the compiled parser declines (exponents, more than 15 digits), and the oracle in tests.
+into ticks, skips those that nobody reads (46 strings), and stops at the first one that it leaves to the library, so
+that the order of messages is kept. ``decode_fields`` is the same for one message already split into text: the fallback
+for numbers that the compiled parser declines (exponents, more than 15 digits), and the oracle in tests.
 
-Request ids of subscriptions are ``REQ_BASE + slot``; ``lines[slot]`` is ``line << 16 | symbol``, or -1 once cancelled: a
-late message of a cancelled subscription is dropped.
+Request ids of subscriptions are ``REQ_BASE + slot``; ``lines[slot]`` is ``line << 16 | symbol``, or -1 once cancelled:
+a late message of a cancelled subscription is dropped.
 """
 
 # ruff: noqa: I001  (shm.jit sets the kernel cache before numba is imported)

@@ -69,6 +69,7 @@ class Desk:
         self._seen: dict[int, None] = {}
         self._keys: dict[tuple[int, bytes], None] = {}
         self._entries: list[Verdict] = []
+        self._cancelling: set[int] = set()
         self.verdicts: list[Verdict] = []
         """Verdicts since the last flush; the caller empties it."""
         self.closes_written = False
@@ -250,12 +251,16 @@ class Desk:
                 continue
             if order.state == OrderState.PENDING_CANCEL and now_ns - order.cancel_sent_ns < 1_000_000_000:
                 continue
+            if order.intent_id in self._cancelling:
+                continue
             count += 1
+            self._cancelling.add(order.intent_id)
             self._governor.submit(Priority.URGENT, self._canceller(order.intent_id), -math.inf)
         return count
 
     def _canceller(self, intent_id: int) -> Callable[[int], None]:
         def send(now_ns: int) -> None:
+            self._cancelling.discard(intent_id)
             order = self._register.find(intent_id=intent_id)
             if order is None or not order.active or not self._gate.owner_ours:
                 return
@@ -327,6 +332,7 @@ class Desk:
     def abandon(self, now_ns: int) -> None:
         """The link is gone: what waits for budget will never leave."""
         self._entries.clear()
+        self._cancelling.clear()
         self._governor.drop(Priority.URGENT)
         self._governor.drop(Priority.ORDER)
         for order in self._register.active():

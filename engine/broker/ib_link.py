@@ -1,9 +1,9 @@
 """A gateway over a socket: own framing and hot decoding, the library's encoding and decoding for everything else.
 
 The socket is ours and non-blocking. What arrives goes through ``decode`` first; frames that it leaves go, in order, to
-the library's own entry point (``Client._onSocketHasData``), whose decoder calls our ``Listener``. What leaves is encoded
-by the library's request methods into one buffer and handed to the kernel in a single write. No event loop, no futures:
-nothing here can wait for an answer, so a missing end message can't hang anything.
+the library's own entry point (``Client._onSocketHasData``), whose decoder calls our ``Listener``. What leaves is
+encoded by the library's request methods into one buffer and handed to the kernel in a single write. No event loop, no
+futures: nothing here can wait for an answer, so a missing end message can't hang anything.
 """
 
 from __future__ import annotations

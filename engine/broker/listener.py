@@ -1,7 +1,7 @@
 """The object that the library's decoder calls: turns its arguments into news. It decides nothing and keeps nothing.
 
-Method names and arguments are the library's. Messages without a method here are ignored, which is the library's own rule
-for most of them; the rest are listed at the end.
+Method names and arguments are the library's. Messages without a method here are ignored, which is the library's own
+rule for most of them; the rest are listed at the end.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def on_open(order: Order, news: OpenOrderNews, now_ns: int, *, listed: bool = Fa
         return order
     if listed and order.state in TERMINAL and news.status in LISTED_AS_OPEN:
         state = OrderState.PARTIAL if order.filled > 0 else OrderState.WORKING
-        return replace(order, state=state, question_ns=0, changed_ns=now_ns)
+        order = replace(order, state=state, question_ns=0, changed_ns=now_ns)
     if news.status == "Filled":
         return order  # the quantity comes with orderStatus or the executions
     return _on_word(order, news.status, now_ns)

@@ -243,6 +243,8 @@ class Session:
         books = self._books
         if not self.conn.session or self.conn.state == LinkState.BROKER_LOST or books.reading is not None:
             return
+        if not books.account_ok:
+            return  # the wrong account's books are none of ours
         due = self._reading_due or bool(books.wanted) or (books.reread_ns and now_ns >= books.reread_ns)
         parts = sync.SNAPSHOT if books.reconciled else sync.FULL
         count = parts.bit_count()
@@ -262,7 +264,8 @@ class Session:
             self._books.reading = None
             self._books.wanted += reading.commands
             self._reading_due = True
-            text = f"the gateway did not finish its answer ({reading.missing}) within {self._config.gateway.request_timeout_s:g} s"
+            within = f"{self._config.gateway.request_timeout_s:g} s"
+            text = f"the gateway did not finish its answer ({reading.missing}) within {within}"
             self._tell_connectivity(0, text, Severity.P2)
             if self._void >= 2:
                 self._link.disconnect(f"{text}, twice")
@@ -318,7 +321,7 @@ class Session:
     def _data_type(self, news: n.DataTypeNews, now_ns: int) -> None:
         if news.kind != 1 and news.symbol >= 0:
             name = self._instruments[news.symbol].symbol
-            text = f"{name}: the gateway sends delayed or frozen data (type {news.kind}): check the market-data subscription"
+            text = f"{name}: delayed or frozen data (type {news.kind}): check the market-data subscription"
             self._events.emit(EventKind.ALERT, news.kind, symbol=news.symbol, severity=Severity.P2, text=text)
 
     # Errors.

@@ -20,6 +20,7 @@ class Part(IntFlag):
     ACCOUNT = 8
 
 
+NOTHING = Part(0)
 FULL = Part.EXECUTIONS | Part.ORDERS | Part.POSITIONS | Part.ACCOUNT
 SNAPSHOT = Part.EXECUTIONS | Part.ORDERS | Part.POSITIONS
 """Executions too: a position is only as good as the fills that explain it."""
@@ -33,7 +34,7 @@ class Reading:
     begin_ns: int
     deadline_ns: int
     executions_id: int = 0
-    waiting: Part = Part(0)
+    waiting: Part = NOTHING
     open_orders: list[OpenOrderNews] = field(default_factory=list)
     positions: dict[int, float] = field(default_factory=dict)
     costs: dict[int, float] = field(default_factory=dict)

@@ -195,7 +195,7 @@ def model(config: Config) -> Finding:
             return Finding("model", OK, "none yet: the first start trains one")
         return Finding("model", FAIL, str(error), "l2dash up --collect, then l2dash retrain")
     words = f"version {found.version}, {found.provenance}"
-    if found.provenance == "synthetic" and config.instance.mode != "sim":
+    if found.provenance != "recorded" and config.instance.mode != "sim":
         return Finding(
             "model",
             FAIL,

@@ -39,7 +39,9 @@ class FirstModel:
         # The trainer is a program of its own that reads a file: it gets exactly the configuration that is meant.
         file = log.with_name("retrain.toml")
         file.write_text(dump(self._config))
-        self._tell(f"no model yet: training a first one on synthetic data (progress in {log})")
+        market = self._config.paper.market
+        material = "a generated market" if market == "synthetic" else market
+        self._tell(f"no model yet: training a first one on {material} (progress in {log})")
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", COMMAND, "--retrain", "--synthetic", "--config", str(file)],

@@ -71,18 +71,24 @@ def running(config_file: Path | None = None, instance: str | None = None) -> Con
 
     Raises ConfigError, and UsageError when several run and none was named.
     """
-    from engine.runtime.instance import running_config
-
     named = instance or os.environ.get("L2DASH_INSTANCE")
     if named:
-        return running_config(named)
+        return _kept(named, SHM_ROOT)
     if config_file or _file_of_environment():
         config = starting(config_file)
-        return running_config(config.instance.name, config.instance.shm_root)
+        return _kept(config.instance.name, config.instance.shm_root)
     names = sorted(p.parent.name.removeprefix("l2dash-") for p in Path(SHM_ROOT).glob("l2dash-*/config.toml"))
     if len(names) > 1 and "default" not in names:
         raise click.UsageError(f"several instances are up, name one with --instance: {', '.join(names)}")
-    return running_config("default" if "default" in names or not names else names[0])
+    return _kept("default" if "default" in names or not names else names[0], SHM_ROOT)
+
+
+def _kept(name: str, shm_root: str) -> Config | None:
+    """What a running instance keeps of its configuration, without importing the runtime and its kernels (1 s)."""
+    from engine.config import load
+
+    path = Path(shm_root) / f"l2dash-{name}" / "config.toml"
+    return load(path) if path.is_file() else None
 
 
 def target(config_file: Path | None = None, instance: str | None = None) -> Config:

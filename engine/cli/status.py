@@ -39,11 +39,12 @@ def status(config_file: Path | None, instance: str | None, as_json: bool, latenc
 
 def read(config_file: Path | None, instance: str | None) -> dict[str, Any]:
     """One snapshot of the running instance, in the words of `/api/state`. Raises Refused."""
+    config = target(config_file, instance)
     from engine.cockpit.services import Services
     from engine.cockpit.view import View
     from engine.runtime.context import Context
 
-    with Context.for_cli(target(config_file, instance)) as context:
+    with Context.for_cli(config) as context:
         view, services = View(context), Services(context)
         now_ns = context.clock.now_ns()
         view.refresh(now_ns)

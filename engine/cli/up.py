@@ -32,6 +32,8 @@ LIVE = "L2DASH_LIVE"
 def up(config_file: Path | None, mode: str | None, live: bool, observe: bool, collect: bool, detach: bool) -> int:
     """Start everything; Ctrl-C stops in order. The mode is sim unless the configuration says otherwise."""
     sections = {"strategy": {"enabled": False}} if observe or collect else {}
+    if observe or collect:
+        os.environ["L2DASH_COLLECT" if collect else "L2DASH_OBSERVE"] = "1"  # inherited by the services
     config = starting(config_file, mode=mode, sections=dict(sections))
     require_live_flag(config, live)
     refuse_taken_ports(config)

@@ -37,8 +37,8 @@ def guardrails(view: View) -> list[dict[str, Any]]:
         state = name_of(BadgeState, int(b["state"]))
         reason = text_of(b["reason"])
         value, limit = number(float(b["value"])), number(float(b["limit"]))
-        if badge == Badge.KILL and killed and state != "TRIPPED":
-            state, reason = "TRIPPED", f"latched just now; {reason}" if reason else "latched"
+        if badge == Badge.KILL and killed and state not in ("TRIPPED", "WAIT"):
+            state, reason = "TRIPPED", "latched in a stop cell; the watchdog has not adopted it yet"
         elif silent_ns:
             known = view.known("guardrails")
             state = "STALE" if state != "TRIPPED" or not known else state

@@ -21,6 +21,7 @@ from engine.domain.codes import (
     EventKind,
     ExecFlag,
     ExecKind,
+    IntentKind,
     OrderState,
     Refusal,
     Source,
@@ -81,6 +82,13 @@ def fill_key(exec_id: str) -> str:
     return head if dot and tail.isdigit() else exec_id
 
 
+def reason_of(text: str) -> str:
+    """What of an order event's text tells a person something: not "sent", not the broker's permanent id."""
+    if text == "sent" or text.startswith("permId "):
+        return ""
+    return text.removesuffix(" - reason:")
+
+
 class Blotter:
     """Newest orders and fills of an instance."""
 
@@ -89,6 +97,8 @@ class Blotter:
         self._wall_ns = wall_ns
         self.orders: OrderedDict[int, Order] = OrderedDict()
         self.fills: OrderedDict[str, Fill] = OrderedDict()
+        self.cancels: OrderedDict[int, int] = OrderedDict()
+        """Cancel requests to the order they aim at: they get verdicts like orders and are none."""
         self.changes = 0
         """Rises with every change: the ``since`` of the list calls."""
 
@@ -104,8 +114,26 @@ class Blotter:
             self._touch(order, wall_ns)
         return order
 
+    def cancel_request(self, intent_id: int, target_id: int) -> None:
+        self.cancels[intent_id] = target_id
+        if len(self.cancels) > MOST_ORDERS:
+            self.cancels.popitem(last=False)
+
+    def intent_event(self, e: np.void) -> None:
+        """Apply an INTENT event: what the gate has seen, before its verdict."""
+        if int(e["code"]) == IntentKind.CANCEL:
+            self.cancel_request(int(e["ref_id"]), int(e["ref2"]))
+            return
+        qty = float(e["qty"])
+        self.pending(
+            int(e["ref_id"]), int(e["symbol"]), int(e["source"]), 1 if qty > 0 else -1, abs(qty), float(e["price"]),
+            int(e["t_wall_ns"]),
+        )  # fmt: skip
+
     def order_event(self, e: np.void) -> Order | None:
         """Apply an ORDER_STATE or REFUSED event; returns the order if it changed."""
+        if int(e["ref_id"]) in self.cancels:
+            return None
         kind, code, wall_ns = int(e["kind"]), int(e["code"]), int(e["t_wall_ns"])
         order = self._order(int(e["ref_id"]), wall_ns)
         before = (order.state, order.filled, order.avg_price, order.reason, order.broker_id, order.limit, order.qty)
@@ -120,6 +148,8 @@ class Blotter:
             if order.state == OrderState.PENDING:
                 order.state, order.refusal = OrderState.REFUSED, code
             order.reason = text or name_of(Refusal, code)
+            price = float(e["price"])
+            order.limit = price if math.isfinite(price) else order.limit
         else:
             order.broker_id = int(e["ref2"]) or order.broker_id
             if order.state not in TERMINAL or code in TERMINAL:
@@ -130,7 +160,7 @@ class Blotter:
             if math.isfinite(average) and average > 0:
                 order.avg_price = average
             order.limit = limit if math.isfinite(limit) else order.limit
-            order.reason = text or order.reason
+            order.reason = reason_of(text) or order.reason
         after = (order.state, order.filled, order.avg_price, order.reason, order.broker_id, order.limit, order.qty)
         if repr(before) == repr(after):  # repr: NaN equals itself there
             return None

@@ -124,6 +124,7 @@ class Desk:
         ctx = self._ctx
         intent_id = ctx.ids.next(Source.OPERATOR)
         self._audit(0, intent_id, f"{who}: CANCEL {target_id}", symbol)
+        self._tail.blotter.cancel_request(intent_id, target_id)
         r = self._orders.record
         r[0] = 0
         r["t_intent_ns"], r["intent_id"], r["symbol"], r["kind"] = (

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from engine.cockpit.blotter import Blotter, Fill, Order, fill_key
+from engine.cockpit.blotter import Blotter, Fill, Order, fill_key, reason_of
 from engine.cockpit.ticket import order_words
 from engine.domain.codes import ExecFlag, OrderState, Refusal, Source
 from engine.domain.instruments import Instrument
@@ -71,7 +71,7 @@ def _order(row: dict[str, Any], blotter: Blotter, numbers: dict[str, int]) -> No
         filled=float(row["filled"] or 0.0),
         avg_price=_number(row["avg_price"]),
         broker_id=int(row["order_id"] or 0),
-        reason=row["text"] or "",
+        reason=reason_of(row["text"] or ""),
         refusal=_code(Refusal, row["refusal"]),
         created_wall_ns=int(row["wall_ns"]),
         updated_wall_ns=int(row["updated_wall_ns"]),

@@ -95,7 +95,7 @@ class Services:
             "reason": reason,
             "pid": pid if alive else None,
             "core": int(b["core"]) if alive and b["core"] >= 0 else None,
-            "heartbeat_age_s": round(age_ns / 1e9, 3) if reader.version[0] else None,
+            "heartbeat_age_s": round(max(0, age_ns) / 1e9, 3) if reader.version[0] else None,
             "allowed_age_s": s.beat_s,
             "uptime_s": round((now_ns - int(b["t_started_ns"])) / 1e9, 1) if alive and b["t_started_ns"] else None,
             "incarnation": int(b["incarnation"]),

@@ -34,6 +34,11 @@ from shm.ring import RingReader
 KEPT_ALERTS, KEPT_AUDITS, KEPT_RESULTS = 300, 1_000, 256
 
 
+def _tripped(row: dict[str, Any]) -> str:
+    head = f"{row['name']} {row['state']}"
+    return row["reason"] if row["reason"].startswith(head) else f"{head}: {row['reason']}"
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """The verdict on one of our intents or commands. ``code`` is a Refusal, or 0 done / 1 refused for a command."""
@@ -123,14 +128,16 @@ class Tail:
             self._publish("guardrail", row)
             if row["state"] in ("TRIPPED", "STALE", "WARN"):
                 severity = "P1" if row["state"] == "TRIPPED" else "ROUTINE"
-                self._alert(service, e, "GUARDRAIL", f"{row['name']} {row['state']}: {row['reason']}", severity)
+                self._alert(service, e, "GUARDRAIL", _tripped(row), severity)
         elif kind in (EventKind.AUDIT, EventKind.COMMAND_RESULT):
             if kind == EventKind.COMMAND_RESULT:
                 self._remember(int(e["ref_id"]), Result(int(e["code"]) == 0, int(e["code"]), text_of(e["text"])))
             row = self._audit(service, e, kind)
             self.audits.append(row)
             self._publish("audit", row)
-        elif kind != EventKind.INTENT:
+        elif kind == EventKind.INTENT:
+            self.blotter.intent_event(e)
+        else:
             self._alert(
                 service, e, name_of(EventKind, kind), self._words(kind, e), name_of(Severity, int(e["severity"]))
             )

@@ -80,7 +80,7 @@ class View:
         return iso(self.clock.wall_ns(at_ns)) if at_ns > 0 else None
 
     def age_s(self, at_ns: int) -> float | None:
-        return round((self.now_ns - at_ns) / 1e9, 3) if at_ns > 0 else None
+        return round(max(0, self.now_ns - at_ns) / 1e9, 3) if at_ns > 0 else None
 
     def symbols_of(self, mask: int) -> list[str]:
         return [display(i.symbol) for i in self.instruments if mask >> i.index & 1]

@@ -71,7 +71,7 @@ def fit(
     Raises FitFailed when there is too little data or no restart ends in a usable model.
     """
     from hmmlearn import hmm
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     logging.getLogger("hmmlearn").setLevel(logging.CRITICAL)  # its own convergence notes are wrong, see above
     total = sum(len(s) for s in sequences)

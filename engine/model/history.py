@@ -79,6 +79,37 @@ def synthetic_bars(
     return collect_bars(market, batches())
 
 
+def recording_bars(
+    path: Path, *, bar_s: float = 10.0, depth_rows: int = 10, progress: Progress | None = None
+) -> tuple[Records, str]:
+    """Bars of a whole order-book recording (dtype BAR), and its symbol.
+
+    Raises NoHistory naming the defect of the file.
+    """
+    from engine.paper.market.lobster import LobsterMarket
+    from engine.paper.market.lobster_file import LobsterError
+    from engine.paper.port import MARKET_EVENT
+
+    try:
+        source = LobsterMarket(path, start="00:00", in_process=True, start_ns=1)
+        if source.levels > depth_rows:
+            source = LobsterMarket(path, start="00:00", levels=depth_rows, in_process=True, start_ns=1)
+    except (LobsterError, OSError) as error:
+        raise NoHistory(str(error)) from error
+    market = Market(source.instruments, bar_s=bar_s, depth_rows=depth_rows)
+    events = np.zeros(1 << 16, MARKET_EVENT)
+
+    def batches() -> Iterator[Records]:
+        while not source.finished:
+            source.advance(source.next_ns() + 60_000_000_000)
+            while count := source.poll(events):
+                yield ticks_of(events[:count])
+        if progress is not None:
+            progress("recording", 1, 1)
+
+    return collect_bars(market, batches()), source.day.symbol
+
+
 def recorded_bars(
     state_dir: Path,
     instruments: Sequence[Instrument],

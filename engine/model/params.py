@@ -31,7 +31,7 @@ class Model:
     ``startprob`` (K,), ``transmat`` (K, K) rows sum to 1, ``means`` (K, F) and ``covars`` (K, F, F) of the standardised
     features (x - ``shift``) / ``scale``, each (F,). ``loglik_floor`` is the 1 % quantile of the step log-likelihood in
     training; ``psi_edges`` (F, PSI_BINS - 1) and ``psi_shares`` (F, PSI_BINS) describe the training distribution.
-    ``provenance`` is "synthetic", "recorded" or "lobster".
+    ``provenance`` is "synthetic", "recorded" or "recording" (an order-book file).
     """
 
     startprob: Array

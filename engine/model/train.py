@@ -28,7 +28,7 @@ from engine.market.replay import sequences
 from engine.model.bundle import BundleError, Registry
 from engine.model.evaluate import HOLDOUT, direction, gate, metrics_of, split, walk_forward
 from engine.model.fit import FitFailed, fit, match_states, score
-from engine.model.history import NoHistory, Progress, recorded_bars, synthetic_bars
+from engine.model.history import NoHistory, Progress, recorded_bars, recording_bars, synthetic_bars
 from engine.model.params import Model
 
 Records = npt.NDArray[np.void]
@@ -178,6 +178,12 @@ def retrain(
                     raise
                 say(f"{error}; sim mode: training on a generated market instead")
                 bars = None
+        if bars is None and config.paper.market != "synthetic" and config.instance.mode == "sim":
+            bars, symbol = recording_bars(
+                Path(config.paper.market), bar_s=m.bar_s, depth_rows=config.universe.depth_rows, progress=progress
+            )
+            # In sample for a replay of the same file: good for a drill, worth nothing as a test of the model.
+            window, provenance = f"recording {symbol}, the whole file", "recording"
         if bars is None:
             # another seed each time: a retrain on the very same hour could only find the same model
             seed = m.train_seed + max(registry.versions(), default=0)
@@ -202,10 +208,13 @@ def retrain(
             incumbent=incumbent,
             progress=progress,
         )
-        if incumbent is not None and incumbent.provenance != "synthetic" and provenance == "synthetic":
+        if incumbent is not None and incumbent.provenance == "recorded" and provenance != "recorded":
             passed, reasons = (
                 False,
-                (*reasons, f"the incumbent was trained on {incumbent.provenance} data, this one is synthetic"),
+                (
+                    *reasons,
+                    f"the incumbent was trained on recorded market data, this one is of provenance {provenance}",
+                ),
             )
         stored = registry.add(model)
         if passed:
@@ -296,9 +305,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load(args.config, overrides)
         # A first model is pooled over the whole paper market, whatever few symbols this instance trades.
         pooled = (*SIM_UNIVERSE, SIM_INDEX) if args.synthetic else instruments(config)
-        outcome = retrain(
-            config, pooled, synthetic=args.synthetic, days=args.days, progress=report, say=report.say
-        )
+        outcome = retrain(config, pooled, synthetic=args.synthetic, days=args.days, progress=report, say=report.say)
     except (ConfigError, NoHistory, FitFailed, BundleError, TrainingRuns, OSError) as error:
         report.close()
         sys.stderr.write(f"retrain failed: {error}\n")

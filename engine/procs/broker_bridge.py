@@ -6,7 +6,6 @@ what was sent. Nothing waits for an answer; what must happen later is a state wi
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 
@@ -16,15 +15,15 @@ import numpy.typing as npt
 from engine import topology
 from engine.broker import statefile
 from engine.broker.bookkeeper import Bookkeeper
-from engine.broker.cells import Cells, reason_words
+from engine.broker.cells import Cells
 from engine.broker.commands import Commands
 from engine.broker.connectivity import Connectivity
 from engine.broker.contracts import ContractBook
-from engine.broker.deadman import DeadMan, Lease, LeaseVerdict
 from engine.broker.desk import Desk
 from engine.broker.facts import Gatekeeper
 from engine.broker.feed import Feed
 from engine.broker.governor import Governor
+from engine.broker.guard import Guard
 from engine.broker.ib_link import IbLink
 from engine.broker.link import BrokerLink
 from engine.broker.orders import Register
@@ -32,24 +31,16 @@ from engine.broker.session import Session
 from engine.broker.statefile import OrderIds
 from engine.broker.telling import Teller
 from engine.domain.codes import (
-    Badge,
-    BlockReason,
     EventKind,
-    IntentFlag,
     IntentKind,
     LinkState,
-    OrderType,
     ServiceState,
     Severity,
     Source,
-    TimeInForce,
 )
-from engine.domain.sessions import is_regular_hours
-from engine.risk import flatten as machine
 from engine.risk.accounting import Accounts
 from engine.runtime.context import Context
 from engine.runtime.runner import StartRefused
-from shm.layouts import INTENT
 
 _PATIENCE_NS = 2_000_000_000
 """An order or cancel without any answer for this long is in question."""
@@ -57,8 +48,6 @@ _PRUNE_NS = 600_000_000_000
 _WATCH_NS = 1_000_000_000
 _LEAVE_NS = 3_000_000_000
 _WAKE_ON_TICKS = ("ml-service", "watchdog")
-_BROKER_VIEW = ("snapshot_id", "snapshot_begin_ns", "snapshot_end_ns", "snapshot_events", "snapshot_open_orders",
-                "snapshot_positions", "order_events", "last_close_sent_ns")  # fmt: skip
 
 
 class BrokerBridge:
@@ -112,30 +101,17 @@ class BrokerBridge:
             self.governor, self._ids, self._counters, self._blocks,
         )  # fmt: skip
         dedicated = config.account_scope == "dedicated"
-        self._scope_answered = bool(config.account_scope)
         self.commands = Commands(context.events, self.books, self.desk, self.register, self.session, dedicated)
+        self.guard = Guard(
+            context, self.gate, self.register, self.accounts, self.books, self.cells, self.conn, self.desk,
+            self.commands, self.session,
+        )  # fmt: skip
         self._teller = Teller(context.events, self._counters, context.instruments, self.books)
         self._order_rings = [context.ring_reader(name, 256) for name in topology.ORDER_RINGS]
         self._command_rings = [context.ring_reader(name, 64) for name in topology.COMMAND_RINGS]
-        self._algo = context.cell_reader("heartbeat.algo")
-        self._algo_silent_ns = int(config.guardrails.algo_silent_s * 1e9)
-        self._algo_gone = False
         self._writer = statefile.Writer()
         self._writer_error = ""
-        self._lease = Lease(int(config.guardrails.watchdog_gone_s * 1e9))
-        self._lease_valid = False
-        self.deadman = DeadMan(
-            self.register,
-            self.accounts,
-            self._close_one,
-            self._cancel_everything,
-            self.session.snapshot,
-            self._remaining,
-        )
-        self._full_scope = (1 << count) - 1
-        self._sim = config.instance.mode == "sim"
         self._next_watch_ns = 0
-        self._was_ready = False
 
     # Agent.
 
@@ -155,15 +131,15 @@ class BrokerBridge:
                 self.books.learn_contract(symbol, facts.con_id)
                 self.link.qualify(symbol, facts.con_id, facts.primary_exchange)
         self.gate.sessions(self._clock.wall_ns(now_ns))
-        self._blocks(now_ns)
+        self.guard.publish_blocks(now_ns)
         self.books.publish(now_ns)
         self.cells.publish_broker(now_ns)
 
     def ready(self) -> bool:
-        if not self._was_ready and self.books.reconciled and self.contracts.qualified and self.feed.requested:
-            self._was_ready = True
-            self._blocks(self._clock.now_ns())
-        return self._was_ready
+        if not self.guard.started and self.books.reconciled and self.contracts.qualified and self.feed.requested:
+            self.guard.started = True
+            self.guard.publish_blocks(self._clock.now_ns())
+        return self.guard.started
 
     def lag(self) -> int:
         return sum(r.waiting for r in self._order_rings) + sum(r.waiting for r in self._command_rings)
@@ -185,8 +161,8 @@ class BrokerBridge:
         if self.books.silence(now_ns, _PATIENCE_NS) and self.conn.state == LinkState.UP:
             self.session.want_reading_once(now_ns)
         self.gate.markets(now_ns)
-        self._guard(now_ns)
-        self._watch_algo(now_ns)
+        self.guard.watch_lease(now_ns)
+        self.guard.watch_algo(now_ns)
         if now_ns >= self._next_watch_ns:
             self._next_watch_ns = now_ns + _WATCH_NS
             self._every_second(now_ns)
@@ -293,7 +269,7 @@ class BrokerBridge:
             if i["kind"] == IntentKind.NEW and 0 < i["source"] <= 5:
                 self.cells.account["intents"][int(i["source"]) - 1] += 1
             if v.refusal and i["source"] == Source.BRIDGE and i["symbol"] < len(self._context.instruments):
-                self.deadman.rejected |= 1 << int(i["symbol"])
+                self.guard.deadman.rejected |= 1 << int(i["symbol"])
         self.books.account_dirty = True
         self._teller.tell(verdicts, written_ns)
         self.books.publish(written_ns)
@@ -304,122 +280,7 @@ class BrokerBridge:
     # Duties.
 
     def _blocks(self, now_ns: int) -> None:
-        """Publish the derived facts that stop entries."""
-        books, state = self.books, self.conn.state
-        mask = 0
-        for reason, holds in (
-            (BlockReason.LINK_DOWN, state in (LinkState.DOWN, LinkState.CONNECTING, LinkState.BROKER_LOST)),
-            (BlockReason.RECONCILIATION_OPEN, not books.reconciled),
-            (BlockReason.LEASE_EXPIRED, not self._lease_valid),
-            (BlockReason.ACCOUNT_MISMATCH, self.conn.session and not books.account_ok),
-            (BlockReason.SCOPE_UNANSWERED, not self._scope_answered),
-            (BlockReason.STARTING, not self._was_ready),
-            (BlockReason.POSITION_MISMATCH, books.mismatch),
-        ):
-            mask |= int(holds) << int(reason)
-        former = int(self.cells.stop["block_reasons"])
-        if self.cells.block(mask, now_ns) and mask != former:
-            text = (
-                f"entries blocked by the bridge: {reason_words(mask)}" if mask else "the bridge blocks nothing any more"
-            )
-            self._context.events.emit(EventKind.STOP, text=text, value=float(mask))
-            self._context.wake("watchdog")
-
-    def _guard(self, now_ns: int) -> None:
-        """Lease and dead-man."""
-        self.gate.authority(now_ns)
-        valid = self.gate.lease_valid
-        exposed = any(h.qty for h in self.accounts.holdings) or self.register.active_count > 0
-        verdict = self._lease.judge(
-            now_ns, valid=valid, ours=self.gate.owner_ours, responsible=self.books.opened and exposed,
-            expires_ns=self.gate.lease_expires_ns,
-        )  # fmt: skip
-        if self._lease_valid and not valid:
-            self._context.events.emit(
-                EventKind.ALERT,
-                severity=Severity.P2,
-                text="the watchdog's lease has expired: entries are cancelled, only reducing orders pass",
-            )
-            self.commands.cancel_entries(now_ns)
-        self._lease_valid = valid
-        if verdict == LeaseVerdict.GONE and not self.deadman.active and not self._flat():
-            self._context.events.emit(
-                EventKind.ALERT, severity=Severity.P1,
-                text=f"no watchdog for {self._config.guardrails.watchdog_gone_s:g} s: the bridge latches KILL and gets flat by itself",
-            )  # fmt: skip
-            self.cells.kill(1 << Badge.KILL, now_ns)
-            self.deadman.start(
-                len(self._context.instruments),
-                self._full_scope,
-                Source.BRIDGE,
-                "no watchdog: the bridge's dead-man",
-                now_ns,
-            )
-        if self.deadman.active:
-            self._step_deadman(now_ns)
-        self._blocks(now_ns)
-
-    def _flat(self) -> bool:
-        return not any(h.qty for h in self.accounts.holdings) and not self.register.active_count
-
-    def _step_deadman(self, now_ns: int) -> None:
-        halted = sum(1 << k for k in range(len(self._context.instruments)) if self.gate.facts["halted"][k])
-        done = self.deadman.step(
-            now_ns,
-            quotes=self.gate.quote,
-            halted=halted,
-            broker={name: int(self.cells.broker[name]) for name in _BROKER_VIEW},
-            regular_hours=is_regular_hours(self._clock.wall_ns(now_ns), self._sim),
-            can_send=self.conn.state == LinkState.UP and self.gate.owner_ours,
-        )
-        if done:
-            self._context.events.emit(EventKind.FLATTEN, self.deadman.state.state, severity=Severity.P1, ref_id=self.deadman.state.flatten_id,
-                                      text="flat, confirmed by the broker, without a watchdog")  # fmt: skip
-
-    def _close_one(self, close: machine.Close) -> None:
-        record = np.zeros(1, INTENT)
-        now_ns = self._clock.now_ns()
-        market = math.isnan(close.limit)
-        step = float(self.gate.facts["step"][close.symbol, 0]) or 0.01
-        i = record[0]
-        i["intent_id"], i["kind"], i["source"] = (
-            self._context.ids.next(Source.BRIDGE),
-            int(IntentKind.NEW),
-            int(Source.BRIDGE),
-        )
-        i["t_intent_ns"], i["symbol"], i["side"], i["qty"] = now_ns, close.symbol, int(close.side), close.qty
-        i["order_type"] = int(OrderType.MKT if market else OrderType.LMT)
-        i["limit_price"] = math.nan if market else round(round(close.limit / step) * step, 6)
-        i["tif"] = int(TimeInForce.DAY)
-        i["flags"] = IntentFlag.REDUCE_ONLY | IntentFlag.FLATTEN | (0 if market else IntentFlag.OUTSIDE_RTH)
-        self.desk.handle(record, now_ns)
-
-    def _cancel_everything(self) -> None:
-        self.commands.cancel_all(self._clock.now_ns())
-
-    def _remaining(self, text: str, mask: int) -> None:
-        names = [i.symbol for i in self._context.instruments if mask >> i.index & 1]
-        self._context.events.emit(EventKind.ALERT, severity=Severity.P1, text=f"not flat: {', '.join(names)}: {text}")
-
-    def _watch_algo(self, now_ns: int) -> None:
-        """A strategy that died or hangs must not leave entries behind."""
-        beat = self._algo.read()
-        running = int(beat["state"]) in (ServiceState.READY, ServiceState.WARMING)
-        silent = now_ns - int(beat["t_beat_ns"]) > self._algo_silent_ns
-        gone = (running and silent) or int(beat["state"]) in (
-            ServiceState.STOPPED,
-            ServiceState.DOWN,
-            ServiceState.CLOSING,
-        )
-        if gone and not self._algo_gone:
-            count = self.commands.cancel_entries(now_ns, int(Source.ALGO))
-            if count:
-                self._context.events.emit(
-                    EventKind.ALERT,
-                    severity=Severity.P2,
-                    text=f"algo is silent: {count} of its entry orders are cancelled",
-                )
-        self._algo_gone = gone
+        self.guard.publish_blocks(now_ns)
 
     def _every_second(self, now_ns: int) -> None:
         wall_ns = self._clock.wall_ns(now_ns)

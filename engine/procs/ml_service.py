@@ -255,9 +255,9 @@ class MlService:
     def _use(self, model: Model) -> None:
         """Raises ModelRefused when the model must not serve here."""
         config = self.ctx.config
-        if model.provenance == "synthetic" and config.instance.mode != "sim" and os.environ.get(OBSERVE) != "1":
+        if model.provenance != "recorded" and config.instance.mode != "sim" and os.environ.get(OBSERVE) != "1":
             raise ModelRefused(
-                f"model {model.version} was trained on a synthetic market and mode is {config.instance.mode}: record "
+                f"model {model.version} is of provenance {model.provenance} and mode is {config.instance.mode}: record "
                 "with `l2dash up --collect`, then `l2dash retrain`; or look without orders with `l2dash up --observe`"
             )
         if abs(model.bar_s - config.model.bar_s) > 1e-9:

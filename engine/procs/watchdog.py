@@ -3,7 +3,7 @@
 One cycle, woken by ticks and at least every millisecond:
 
     index ticks -> commands -> other sources' stops -> books and positions (POS, DD) -> flatten
-    every 20 ms besides: the other badges, blocks, link, ownership and lease, the guardrails cell
+    every 25 ms besides: the other badges, blocks, link, ownership and lease, the guardrails cell
 
 Nothing here waits: files are written by a helper thread, alerts are sent by the recorder.
 """
@@ -36,7 +36,8 @@ from engine.runtime.context import Context
 from shm.ring import Records
 
 FAST_NS = 1_000_000
-SLOW_NS = 20_000_000
+SLOW_NS = 25_000_000
+"""Half a lease renewal, so that one is never late by more than a cycle."""
 OBSERVE_NS = 30_000_000_000
 """How long the bridge's own flatten (its dead-man) is left alone before the watchdog begins one."""
 SYNCING_SEND_NS = 5_000_000_000

@@ -1,8 +1,8 @@
 """The pre-trade gate: the last decision before the wire, for every source. Pure; time and all facts are arguments.
 
 Invariants
-1. An order that adds risk passes only if no stop holds, the lease is valid, data are fresh, the session is open, and the
-   position stays under every cap in the worst case of all working and UNKNOWN orders.
+1. An order that adds risk passes only if no stop holds, the lease is valid, data are fresh, the session is open, and
+   the position stays under every cap in the worst case of all working and UNKNOWN orders.
 2. Risk-reducing means towards zero of a position that the broker has confirmed, never past it, counting what already
    works on the same side. Such an order passes every stop, a stale or wide book, and the size caps (its size is bounded
    by the position); it is never refused for exposure.
@@ -29,6 +29,9 @@ from shm.layouts import INTENT
 
 EDGES = 4
 """Price bands with an increment of their own that a market rule may have here."""
+
+PEOPLE_FACTOR = 5
+"""An entry of a person may be this many times older than the strategy's: after that its price is another one."""
 
 SYMBOL_FACTS = np.dtype(
     [
@@ -200,6 +203,10 @@ def check(intent, facts, account, out):  # type: ignore[no-untyped-def]
     if i.source == _ALGO and now - i.t_intent_ns > a.stale_intent_ns:
         out[0] = (now - i.t_intent_ns) / 1e9
         out[1] = a.stale_intent_ns / 1e9
+        return _STALE_INTENT
+    if not reducing and i.t_intent_ns > 0 and now - i.t_intent_ns > PEOPLE_FACTOR * a.stale_intent_ns:
+        out[0] = (now - i.t_intent_ns) / 1e9
+        out[1] = PEOPLE_FACTOR * a.stale_intent_ns / 1e9
         return _STALE_INTENT
     if i.expires_ns != 0 and now > i.expires_ns:
         out[0] = (now - i.expires_ns) / 1e9

@@ -38,7 +38,7 @@ def opening(
 ) -> Opening:
     """Position at the start of the day for a symbol.
 
-    ``recorded_open``: kept from earlier today; then that is the opening, and a difference is for ``mismatches`` to find.
+    ``recorded_open``: kept from earlier today; then that is the opening; a difference is for ``mismatches`` to find.
     ``recorded_close``: kept from an earlier day; then what the broker implies must equal it.
     Neither: nothing is known, and the broker's word is taken.
     """

@@ -1,7 +1,8 @@
 """Which event is worth whose attention: the event-to-severity table. Pure data and look-ups.
 
 P1 pages and repeats until acknowledged, P2 sends an e-mail, ROUTINE a chat line, INFO nothing. A record that carries a
-higher severity than its rule keeps its own.
+higher severity than its rule keeps its own: a tripped badge that only blocks a symbol is routine, one that kills comes
+with a STOP of P1.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Alert:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule(EventKind.GUARDRAIL, Severity.P1, "guardrail tripped", ref_id=BadgeState.TRIPPED),
+    Rule(EventKind.GUARDRAIL, Severity.ROUTINE, "guardrail tripped", ref_id=BadgeState.TRIPPED),
     Rule(EventKind.GUARDRAIL, Severity.ROUTINE, "guardrail near its limit", ref_id=BadgeState.WARN),
     Rule(EventKind.STOP, Severity.P1, "KILL latched", code=StopEvent.KILL),
     Rule(EventKind.STOP, Severity.P1, "symbol stopped", code=StopEvent.SYMBOL_KILL),

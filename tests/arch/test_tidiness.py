@@ -14,14 +14,22 @@ TEXT = {".py", ".sh", ".toml", ".md", ".yaml", ".lock", ".service", ".timer", ".
 
 
 def project_files() -> list[Path]:
+    """Files of the project: git's list, or, in an unpacked archive, all but what tools make."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        check=True,
-    ).stdout.split("\n")
-    return [ROOT / name for name in listed if name and (ROOT / name).is_file() and "/vendor/" not in name]
+        check=False,
+    )
+    if listed.returncode == 0:
+        found = [ROOT / name for name in listed.stdout.splitlines()]
+    else:
+        made = {"var", "data", "build", "dist", "node_modules", "__pycache__"}
+        found = [
+            p for p in ROOT.rglob("*") if not any(x in made or x.startswith(".") for x in p.relative_to(ROOT).parts)
+        ]
+    return [p for p in found if p.is_file() and "vendor" not in p.parts]
 
 
 def test_no_file_names_a_home_directory_or_a_package_registry() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from paper_thread import PaperThread
-from rig import Rig
+from bridge_paper import PaperThread
+from bridge_rig import Rig
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from paper_thread import PaperThread
-from rig import Rig
+from bridge_paper import PaperThread
+from bridge_rig import Rig
 
 from engine.domain.codes import (
     BlockReason,
@@ -96,7 +96,9 @@ def test_working_order_is_replaced_in_place(rig: Rig) -> None:
         (4, 1, -0.01, Refusal.UNKNOWN_SYMBOL),
     ],
 )
-def test_bad_orders_are_refused_with_a_named_reason(rig: Rig, symbol: int, qty: float, away: float, code: Refusal) -> None:
+def test_bad_orders_are_refused_with_a_named_reason(
+    rig: Rig, symbol: int, qty: float, away: float, code: Refusal
+) -> None:
     intent = rig.order(symbol, qty, limit=rig.near(min(symbol, 3), away))
     event = rig.until(lambda: rig.refusal(intent))
     assert Refusal(int(event["code"])) == code
@@ -122,8 +124,26 @@ def test_old_intent_of_the_strategy_is_stale(rig: Rig) -> None:
     assert rig.until(lambda: rig.refusal(intent))["code"] == Refusal.STALE_INTENT
 
 
+def test_entry_of_a_person_that_lay_in_the_ring_is_stale_but_a_close_is_not(rig: Rig) -> None:
+    rig.filled(0, 20)
+    old = rig.now() - 6_000_000_000
+    entry, exit_ = rig.order(1, 1, t_intent_ns=old), rig.order(0, -20, t_intent_ns=old)
+    assert rig.until(lambda: rig.refusal(entry))["code"] == Refusal.STALE_INTENT
+    rig.until(lambda: rig.qty(0) == 0.0)
+    assert rig.refusal(exit_) is None
+
+
+def test_entries_of_a_silent_strategy_are_cancelled_and_others_stay(rig: Rig) -> None:
+    rig.algo_alive()
+    mine = rig.order(1, 10, limit=rig.near(1, -0.03), source=Source.ALGO)
+    other = rig.order(1, 7, limit=rig.near(1, -0.035))
+    rig.until(lambda: OrderState.WORKING in rig.states(mine) and OrderState.WORKING in rig.states(other))
+    rig.until(lambda: OrderState.CANCELLED in rig.states(mine), 5.0, "silence of one second")
+    assert rig.states(other)[-1] == OrderState.WORKING
+
+
 def test_pause_lets_only_reducing_orders_pass(rig: Rig) -> None:
-    rig.until(lambda i=rig.order(0, 100): OrderState.FILLED in rig.states(i))
+    rig.filled(0, 100)
     rig.stop.value[0]["pause"] = 1
     rig.stop.publish()
     entry, too_much, close = rig.order(0, 10), rig.order(0, -150), rig.order(0, -60)
@@ -134,7 +154,7 @@ def test_pause_lets_only_reducing_orders_pass(rig: Rig) -> None:
 
 
 def test_without_fresh_books_only_reducing_orders_pass(rig: Rig) -> None:
-    rig.until(lambda i=rig.order(0, 50): OrderState.FILLED in rig.states(i))
+    rig.filled(0, 50)
     rig.books_on = False
     rig._book.value[0]["t_socket_ns"] = rig.now() - 60_000_000_000
     rig._book.publish(0)
@@ -145,7 +165,7 @@ def test_without_fresh_books_only_reducing_orders_pass(rig: Rig) -> None:
 
 
 def test_expired_lease_cancels_entries_and_blocks_new_ones(rig: Rig) -> None:
-    working = rig.order(1, 10, limit=rig.near(1, -0.03), source=Source.ALGO)
+    working = rig.order(1, 10, limit=rig.near(1, -0.03))
     rig.until(lambda: OrderState.WORKING in rig.states(working))
     rig.lease_on = False
     rig.until(lambda: OrderState.CANCELLED in rig.states(working), 5.0)
@@ -176,7 +196,7 @@ def test_without_a_watchdog_for_long_the_bridge_latches_kill_and_gets_flat(paper
 
 
 def test_cancel_all_and_flatten_orders_leave_in_one_turn_with_their_time(rig: Rig) -> None:
-    rig.until(lambda i=rig.order(0, 100): OrderState.FILLED in rig.states(i))
+    rig.filled(0, 100)
     working = rig.order(1, 10, limit=rig.near(1, -0.03))
     rig.until(lambda: OrderState.WORKING in rig.states(working))
     rig.stop.value[0]["kill"] = 1
@@ -193,7 +213,7 @@ def test_cancel_all_and_flatten_orders_leave_in_one_turn_with_their_time(rig: Ri
 
 
 def test_snapshot_command_reads_orders_and_positions(rig: Rig) -> None:
-    rig.until(lambda i=rig.order(3, 7): OrderState.FILLED in rig.states(i))
+    rig.filled(3, 7)
     working = rig.order(1, 10, limit=rig.near(1, -0.03))
     rig.until(lambda: OrderState.WORKING in rig.states(working))
     before = int(rig.broker.read()["snapshot_id"])
@@ -209,7 +229,7 @@ def test_snapshot_command_reads_orders_and_positions(rig: Rig) -> None:
 
 def test_gateway_restart_applies_no_execution_twice_and_keeps_the_working_order(own: Rig, paper: PaperThread) -> None:
     rig = own
-    rig.until(lambda i=rig.order(0, 100): OrderState.FILLED in rig.states(i))
+    rig.filled(0, 100)
     working = rig.order(1, 10, limit=rig.near(1, -0.04))
     rig.until(lambda: OrderState.WORKING in rig.states(working))
     fills = len(rig.fills)
@@ -245,7 +265,7 @@ def test_fill_during_a_disconnect_is_found_once_afterwards(own: Rig, paper: Pape
 
 def test_killed_bridge_comes_back_with_positions_and_adopts_its_working_order(own: Rig, paper: PaperThread) -> None:
     rig = own
-    rig.until(lambda i=rig.order(0, 100): OrderState.FILLED in rig.states(i))
+    rig.filled(0, 100)
     working = rig.order(1, 10, limit=rig.near(1, -0.03))
     rig.until(lambda: OrderState.WORKING in rig.states(working))
     before = rig.positions.read(0).copy()
@@ -291,7 +311,7 @@ def test_mute_gateway_is_left_and_reached_again(own: Rig, paper: PaperThread) ->
 
 def test_leaving_cancels_entries_and_keeps_positions(own: Rig, paper: PaperThread) -> None:
     rig = own
-    rig.until(lambda i=rig.order(0, 100): OrderState.FILLED in rig.states(i))
+    rig.filled(0, 100)
     working = rig.order(1, 10, limit=rig.near(1, -0.03))
     rig.until(lambda: OrderState.WORKING in rig.states(working))
     rig.bridge.on_close(rig.now())
@@ -332,7 +352,7 @@ def test_account_of_another_mode_is_refused(tmp_path: Path, paper: PaperThread) 
 
 
 def test_correction_of_an_execution_replaces_it(rig: Rig, market: PaperThread) -> None:
-    rig.until(lambda i=rig.order(0, 100): OrderState.FILLED in rig.states(i))
+    rig.filled(0, 100)
     before = rig.positions.read(0).copy()
     market.fault("correct_execution", change=0.5)
     correction = rig.until(lambda: next((f for f in rig.fills if f["kind"] == ExecKind.CORRECTION), None))
@@ -407,7 +427,7 @@ def test_client_id_in_use_is_named_and_tried_again(market: PaperThread, rig: Rig
 
 def test_position_that_nobody_explains_blocks_until_it_is_accepted(own: Rig, paper: PaperThread) -> None:
     rig = own
-    rig.until(lambda i=rig.order(0, 100): OrderState.FILLED in rig.states(i))
+    rig.filled(0, 100)
     rig.bridge.accounts.set_open(0, 30.0)  # as if a fill had been lost or invented
     rig.command(CommandKind.SNAPSHOT)
     rig.until(lambda: int(rig.stop_bridge.read()["block_reasons"]) >> BlockReason.POSITION_MISMATCH & 1)
@@ -422,7 +442,7 @@ def test_position_that_nobody_explains_blocks_until_it_is_accepted(own: Rig, pap
 def test_recorded_position_of_an_earlier_day_must_agree_with_the_brokers(own: Rig, paper: PaperThread) -> None:
     rig = own
     path = rig.instance.config.state_dir / "risk.bridge.json"
-    rig.until(lambda i=rig.order(0, 100): OrderState.FILLED in rig.states(i))
+    rig.filled(0, 100)
     rig.kill_bridge()
     text = (
         '{"order_id_mark": 5000, "date": 20200102, "account": "DUSIM001",'

@@ -32,7 +32,9 @@ def test_never_more_than_the_limit_in_any_closed_second(
 
 @settings(max_examples=60, deadline=None)
 @given(STEPS, st.integers(5, 45), st.data())
-def test_reserve_holds_whatever_the_others_did(steps: list[tuple[int, Priority]], per_s: int, data: st.DataObject) -> None:
+def test_reserve_holds_whatever_the_others_did(
+    steps: list[tuple[int, Priority]], per_s: int, data: st.DataObject
+) -> None:
     reserved = data.draw(st.integers(1, per_s - 1))
     governor: Governor[int] = Governor(per_s, reserved)
     now = 0

@@ -35,7 +35,17 @@ def listed(word: str, qty: float = QTY, limit: float = 10.0) -> OpenOrderNews:
 
 FALSE_CANCELS = (103, 104, 105, 110, 161, 201, 321, 10147, 10148, 10349)
 WORDS = st.sampled_from(
-    ["ApiPending", "PendingSubmit", "PreSubmitted", "Submitted", "PendingCancel", "Cancelled", "Inactive", "Filled", "odd"]
+    [
+        "ApiPending",
+        "PendingSubmit",
+        "PreSubmitted",
+        "Submitted",
+        "PendingCancel",
+        "Cancelled",
+        "Inactive",
+        "Filled",
+        "odd",
+    ]
 )
 FILLED = st.sampled_from([0.0, 30.0, 60.0, 100.0])
 NEWS = st.one_of(

@@ -295,6 +295,10 @@ class Plant:
             if not self.gate_answers:
                 continue
             symbol, intent_id = int(r["symbol"]), int(r["intent_id"])
+            self.events.emit(
+                EventKind.INTENT, int(r["kind"]), symbol=symbol, source=int(Source.OPERATOR), ref_id=intent_id,
+                ref2=int(r["target_id"]), qty=float(r["qty"]) * int(r["side"]), price=float(r["limit_price"]),
+            )  # fmt: skip
             if self.refuse is not None:
                 self.events.emit(
                     EventKind.REFUSED,

@@ -201,6 +201,32 @@ def test_an_execution_counts_once_and_a_correction_replaces_it(plant: Plant) -> 
     assert (fills[0]["qty"], fills[0]["corrected"], fills[0]["commission_usd"]) == (90.0, True, 1.0)
 
 
+def test_a_cancel_request_gets_a_verdict_and_is_no_order(plant: Plant) -> None:
+    from engine.domain.codes import EventKind, IntentKind
+
+    tail = tail_of(plant)
+    plant.order_state(5, OrderState.WORKING, qty=10, limit=150.0)
+    plant.events.emit(EventKind.INTENT, int(IntentKind.CANCEL), symbol=0, source=1, ref_id=6, ref2=5, qty=0.0)
+    plant.order_state(6, OrderState.SENT, qty=10, text="cancel sent for 5")
+    plant.order_state(5, OrderState.CANCELLED, qty=10, text="202 Order Canceled - reason:")
+    tail.drain()
+    assert [(o["order_id"], o["state"], o["reason"]) for o in tail.blotter.order_list()] == [
+        ("5", "CANCELLED", "202 Order Canceled")
+    ]
+    assert tail.results[6].ok
+
+
+def test_kill_shows_on_its_badge_before_the_watchdog_has_said_a_word(plant: Plant, view: View) -> None:
+    stop = plant.instance.context("cockpit").cell_writer("stop.operator")
+    stop.value[0]["kill"], stop.value[0]["stop_id"] = 1, 5
+    stop.publish()
+    badge = fresh(view).guardrails()[Badge.KILL]
+    assert badge["state"] == "TRIPPED"
+    plant.guardrails.value[0]["badges"][Badge.KILL]["state"] = BadgeState.WAIT
+    plant.guardrails.publish()
+    assert fresh(view).guardrails()[Badge.KILL]["state"] == "WAIT"
+
+
 def test_fill_keys() -> None:
     assert fill_key("0000e0d5.65a1.01.01") == "0000e0d5.65a1.01"
     assert fill_key("odd") == "odd"

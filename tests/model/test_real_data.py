@@ -65,6 +65,7 @@ def depth_ticks(message: np.ndarray, book: np.ndarray) -> np.ndarray:
 def bars(day: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     market = Market([Instrument(0, "AMZN", 1)])
     found = collect_bars(market, [depth_ticks(*day)])
+    found = np.concatenate([found, *(b.copy() for b in market.close_until(int(CLOSE_S * 1e9)))])
     assert market.faults == 0
     assert market.check() == []
     return found
@@ -124,3 +125,26 @@ def test_queue_imbalance_leans_towards_the_next_move_of_the_mid(day: tuple[np.nd
     between = (first + (np.random.default_rng(0).random(len(last)) * length).astype(int))[several]
     assert auc(imbalance[last[several]], up) == pytest.approx(0.661, abs=0.01)
     assert auc(imbalance[between], up) == pytest.approx(0.629, abs=0.01)
+
+
+def test_likelihood_of_regimes_on_the_second_half_of_the_day(
+    day: tuple[np.ndarray, np.ndarray], bars: np.ndarray
+) -> None:
+    message, book = day
+    window = np.round(bars["t_end_ns"] / 1e9 - OPEN_S).astype(int) // int(BAR_S) - 1
+    of_message = np.minimum(((message[:, 0] - OPEN_S) // BAR_S).astype(int), WINDOWS - 1)
+    events = np.bincount(of_message, minlength=WINDOWS)[window]
+    edges = OPEN_S + BAR_S * np.arange(WINDOWS + 1)
+    time, top = np.r_[OPEN_S, message[:, 0], CLOSE_S], book[:, 1] + book[:, 3]
+    area = np.r_[0.0, np.cumsum(np.r_[top[0], top] * np.diff(time))]
+    depth = (np.diff(np.interp(edges, time, area)) / BAR_S)[window]
+    # flow in shares, best-quote depth and order events instead of rows: as the published figures count them
+    x = np.column_stack([bars["ofi"][:, 0], bars["x"][:, 1:4], np.log1p(events), np.log(depth)])
+    half = len(x) // 2
+    z = np.clip((x - x[:half].mean(axis=0)) / x[:half].std(axis=0), -CLIP, CLIP)
+    found = {k: score(fit([z[:half]], k, restarts=8, seed=1), [z[half:]]).loglik for k in (1, 2, 3, 5)}
+    assert found[1] == pytest.approx(-8.185, abs=0.05)
+    assert found[2] == pytest.approx(-7.545, abs=0.05)
+    assert found[3] == pytest.approx(-7.418, abs=0.05)
+    # five states have many local optima of nearly the same training likelihood: restarts differ by about 0.1 here
+    assert found[5] == pytest.approx(-7.238, abs=0.12)

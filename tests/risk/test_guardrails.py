@@ -12,6 +12,7 @@ from rule_facts import FINE, MS, S, quiet, with_link
 from engine.config import Guardrails
 from engine.domain.codes import Badge, BadgeState, BlockReason, TickKind
 from engine.risk.guardrails import kernels as k
+from engine.risk.guardrails.blocks import Duties, blocks
 from engine.risk.guardrails.conf import ConfState, conf
 from engine.risk.guardrails.cool import CoolState, cool
 from engine.risk.guardrails.dd import DdState, anchored, dd
@@ -44,7 +45,16 @@ def test_spread_of_an_empty_or_long_crossed_book_blocks_it() -> None:
     for flag in (k.EMPTY, k.CROSSED):
         facts = quiet()
         facts.table[3, k.FLAGS], facts.table[3, k.SPREAD_BPS] = FINE | flag, math.nan
+        facts.table[3, k.MARK_AGE_NS] = 501 * MS
         assert spread(facts, G, SpreadState(), NOW)[0].block_symbols == 0b1000
+
+
+def test_a_book_that_is_being_rebuilt_is_stale_data_and_not_a_wide_spread() -> None:
+    facts = quiet()
+    facts.table[3, k.FLAGS], facts.table[3, k.SPREAD_BPS], facts.table[3, k.MARK_AGE_NS] = FINE | k.EMPTY, math.nan, MS
+    result, _ = spread(facts, G, SpreadState(), NOW)
+    assert (result.state, result.block_symbols) == (BadgeState.STALE, 0)
+    assert blocks(facts, Duties()).symbols == 0b1000
 
 
 def test_spread_block_does_not_flicker() -> None:
@@ -92,7 +102,11 @@ def rate_of(per_s: float, seconds: float, field: str, step_ms: int = 20) -> bool
     for step in range(int(seconds * 1000 / step_ms)):
         t = step * step_ms
         count = int(per_s * t / 1000)
-        account = AccountFacts(True, 1e6, trades=count) if field == "trades" else AccountFacts(True, 1e6, intents=(count, 0, 0, 0, 0))
+        account = (
+            AccountFacts(True, 1e6, trades=count)
+            if field == "trades"
+            else AccountFacts(True, 1e6, intents=(count, 0, 0, 0, 0))
+        )
         result, state = cool(replace(quiet(), account=account), G, state, NOW + t * MS)
         killed |= result.breach == Breach.KILL
     return killed
@@ -131,7 +145,12 @@ def test_a_mute_connection_kills_only_while_the_emergency_connection_answers() -
 
 @pytest.mark.parametrize(
     ("gone_s", "alive", "chosen", "breach"),
-    [(3.0, True, False, Breach.NONE), (3.1, True, False, Breach.PAUSE), (3.1, True, True, Breach.KILL), (60.0, False, True, Breach.NONE)],
+    [
+        (3.0, True, False, Breach.NONE),
+        (3.1, True, False, Breach.PAUSE),
+        (3.1, True, True, Breach.KILL),
+        (60.0, False, True, Breach.NONE),
+    ],
 )
 def test_stream_rule(gone_s: float, alive: bool, chosen: bool, breach: Breach) -> None:
     facts = replace(quiet(), stream=StreamFacts(int(gone_s * S), alive, chosen))

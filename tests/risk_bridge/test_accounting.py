@@ -43,7 +43,9 @@ def close(a: Accounts, b: Accounts) -> bool:
 
 @settings(max_examples=150, deadline=None)
 @given(days(), st.randoms(use_true_random=False), st.tuples(st.integers(-50, 50), st.integers(-50, 50)))
-def test_order_of_arrival_and_repetitions_change_nothing(day: list[Fill], random: object, opens: tuple[int, int]) -> None:
+def test_order_of_arrival_and_repetitions_change_nothing(
+    day: list[Fill], random: object, opens: tuple[int, int]
+) -> None:
     shuffled = day + day[::2]
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     a, b = books(day, opens), books(shuffled, opens)

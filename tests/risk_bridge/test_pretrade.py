@@ -98,11 +98,20 @@ AMOUNT = st.integers(0, 300).map(float)
 
 @settings(max_examples=400, deadline=None)
 @given(
-    st.sets(st.sampled_from(sorted(STOPS)), min_size=1), QTY, AMOUNT, AMOUNT, st.integers(1, 400), st.sampled_from([1, -1]),
+    st.sets(st.sampled_from(sorted(STOPS)), min_size=1), QTY, AMOUNT, AMOUNT,
+    st.integers(1, 400), st.sampled_from([1, -1]),
     st.sampled_from(list(Source)), st.integers(0, 7), st.sampled_from([math.nan, 99.5, 100.0, 100.5]),
 )  # fmt: skip
 def test_no_entry_passes_any_stop_from_any_source(
-    stops: set[str], held: float, buying: float, selling: float, qty: int, side: int, source: Source, flags: int, limit: float
+    stops: set[str],
+    held: float,
+    buying: float,
+    selling: float,
+    qty: int,
+    side: int,
+    source: Source,
+    flags: int,
+    limit: float,
 ) -> None:
     w = World()
     for name in stops:
@@ -118,7 +127,8 @@ def test_no_entry_passes_any_stop_from_any_source(
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.integers(-500, 500), st.lists(st.tuples(st.integers(1, 400), st.sampled_from([1, -1]), st.booleans()), max_size=8),
+    st.integers(-500, 500),
+    st.lists(st.tuples(st.integers(1, 400), st.sampled_from([1, -1]), st.booleans()), max_size=8),
     st.lists(st.integers(0, 100), min_size=8, max_size=8),
 )  # fmt: skip
 def test_reduce_only_never_closes_too_much_whatever_fills(
@@ -155,9 +165,7 @@ def test_worst_case_exposure_never_passes_a_cap_by_an_entry(
     if code != Refusal.NONE or w.out[2]:
         return
     w.facts["working_buy" if side > 0 else "working_sell"][symbol] += qty
-    worst = [
-        max(abs(f["qty"] + f["working_buy"]), abs(f["qty"] - f["working_sell"])) * f["mid"] for f in w.facts[:3]
-    ]
+    worst = [max(abs(f["qty"] + f["working_buy"]), abs(f["qty"] - f["working_sell"])) * f["mid"] for f in w.facts[:3]]
     bought = w.facts["qty"][symbol] + w.facts["working_buy"][symbol]
     sold = w.facts["qty"][symbol] - w.facts["working_sell"][symbol]
     assert max(bought, -sold) * 100.0 <= 30_000

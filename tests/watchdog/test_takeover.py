@@ -45,7 +45,9 @@ class Trader:
         codec = self.link.codec
         self.link.send(codec.place_order(first, AAPL, "BUY", qty, "DUSIM001", "L2:a"))
         self.link.send(codec.place_order(first + 1, AAPL, "BUY", 5.0, "DUSIM001", "L2:b", 90.0))
-        self.until(lambda: any(isinstance(m, OrderStatus) and m.order_id == first and m.status == "Filled" for m in self.seen))
+        self.until(
+            lambda: any(isinstance(m, OrderStatus) and m.order_id == first and m.status == "Filled" for m in self.seen)
+        )
         self.until(lambda: any(isinstance(m, OpenOrder) and m.order_id == first + 1 for m in self.seen))
 
     def account(self) -> tuple[float, int]:
@@ -127,7 +129,9 @@ def live(world: World, holds: Callable[[], bool], limit_s: float = 20.0) -> floa
     return (world.clock.now - began) / 1e9
 
 
-def test_dead_bridge_with_exposure_is_fenced_and_after_the_grace_flattened(world: World, bridge: Bridge, trader: Trader) -> None:
+def test_dead_bridge_with_exposure_is_fenced_and_after_the_grace_flattened(
+    world: World, bridge: Bridge, trader: Trader
+) -> None:
     trader.buy_and_rest(70.0)
     world.hold(0, 70.0)
     world.run(0.3)
@@ -147,7 +151,9 @@ def test_dead_bridge_with_exposure_is_fenced_and_after_the_grace_flattened(world
     assert any("taking over" in t or "takes over" in t for t in world.said(EventKind.ALERT))
 
 
-def test_a_bridge_that_is_back_in_time_gets_the_right_under_a_new_epoch(world: World, bridge: Bridge, trader: Trader) -> None:
+def test_a_bridge_that_is_back_in_time_gets_the_right_under_a_new_epoch(
+    world: World, bridge: Bridge, trader: Trader
+) -> None:
     trader.buy_and_rest(30.0)
     world.hold(0, 30.0)
     world.run(0.3)

@@ -519,3 +519,16 @@ def test_drift_of_one_symbol_kills_only_it_when_configured_so(tmp_path: Path) ->
     assert w.positions.value[0]["qty"] == 0.0
     assert w.positions.value[1]["qty"] == 10.0
     w.close()
+
+
+def test_a_kill_beats_a_release_that_is_still_being_written(world: World) -> None:
+    world.command(CommandKind.KILL)
+    world.run(32, step_ms=20)
+    agent, now = world.agent, world.clock.now
+    released: list[bool] = []
+    agent.stops.release_kill("reset", now, Source.CLI, lambda: released.append(True), pause_after=False)
+    agent.guard.kill(1 << Badge.KILL, "again", now, source=Source.CLI)
+    world.run(0.2)
+    assert world.killed
+    assert not released
+    assert json.loads((world.state_dir / "latch.json").read_text())["kill"] is True

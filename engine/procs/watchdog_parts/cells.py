@@ -20,8 +20,10 @@ from engine.runtime.heartbeat import DEGRADED
 from shm.cell import CellReader
 from shm.layouts import RTT_SAMPLES
 
-HUNG_S = 2.0
+HUNG_S = 3.0
 """A bridge without a heartbeat for this long, after having been READY, counts as hung."""
+STARVED_NS = 250_000_000
+"""If the watchdog itself was not run for this long, the host is short of CPU: silence of others proves nothing then."""
 
 
 class Block:
@@ -128,6 +130,8 @@ class Senses:
         self._rtt_base = 0
         self._was_up = True
         self._ready_incarnation = 0
+        self._looked_ns = 0
+        self._starved_ns = 0
         self._minute = (-1, False, False)
         self.commission_adjust_usd = 0.0
         self._commissions_usd = 0.0
@@ -189,7 +193,10 @@ class Senses:
         incarnation = int(beat["incarnation"])
         if state == ServiceState.READY:
             self._ready_incarnation = incarnation
-        silent_ns = now_ns - int(beat["t_beat_ns"])
+        if self._looked_ns and now_ns - self._looked_ns > STARVED_NS:
+            self._starved_ns = now_ns
+        self._looked_ns = now_ns
+        silent_ns = now_ns - max(int(beat["t_beat_ns"]), self._starved_ns)
         hung = exists and self._ready_incarnation == incarnation and silent_ns > HUNG_S * 1e9
         return exists, hung, incarnation
 

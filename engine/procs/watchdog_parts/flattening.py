@@ -33,6 +33,9 @@ FILE = "flatten.json"
 VERDICT_NS = 5_000_000_000
 """An intent without a verdict for this long has none coming: the snapshot tells what became of it."""
 
+LOOK_NS = 10_000_000
+"""How often an idle driver looks at the bridge's news and at whether the account is still flat."""
+
 
 @dataclass(slots=True)
 class _Own:
@@ -60,7 +63,7 @@ class Flattening:
         self._written = b""
         self.state = fl.Flatten()
         self.flat_since_ns = 0
-        self._flat_events = -1
+        self._next_look_ns = 0
         self.paused_for_takeover = False
 
     def load(self, now_ns: int) -> None:
@@ -101,10 +104,13 @@ class Flattening:
 
     def step(self, now_ns: int, can_send: bool) -> None:
         """Read the news, advance the machine, carry out what it asks for."""
-        self._drain(now_ns)
         if not self.state.active:
-            self._watch_flat(now_ns)
+            if now_ns >= self._next_look_ns:
+                self._next_look_ns = now_ns + LOOK_NS
+                self._drain(now_ns)
+                self._watch_flat(now_ns)
             return
+        self._drain(now_ns)
         if self.paused_for_takeover:
             return
         self._senses.refresh_market()  # a close is sized by what is known now, not a cycle ago
@@ -195,7 +201,6 @@ class Flattening:
                     )
                 elif isinstance(action, fl.Done):
                     self.flat_since_ns = action.flat_ns
-                    self._flat_events = int(self._senses.broker.value[0]["order_events"])
             if closes:
                 self._publish_closes(closes, now_ns)
         except RingFull as error:  # the bridge does not drain: fencing deals with that, the machine asks again

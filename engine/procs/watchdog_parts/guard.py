@@ -11,11 +11,11 @@ from engine.domain.instruments import ALL_SYMBOLS
 from engine.procs.watchdog_parts.cells import Senses
 from engine.procs.watchdog_parts.flattening import Flattening
 from engine.procs.watchdog_parts.stops import Stops
+from engine.risk.guardrails import kernels as k
 from engine.risk.guardrails import spread as spread_rule
 from engine.risk.guardrails.blocks import Blocks, Duties, blocks
 from engine.risk.guardrails.dd import DdState, anchored
 from engine.risk.guardrails.evaluate import FAST, SLOW, Evaluator
-from engine.risk.guardrails.kernels import FLAGS, SEEN
 from engine.risk.guardrails.result import BadgeResult, Breach
 from engine.runtime.context import Context
 
@@ -71,8 +71,22 @@ class Guard:
             self._senses.facts = replace(self._senses.facts, index=self._senses.index(now_ns))
 
     def fast(self, now_ns: int) -> None:
-        for badge in FAST:
-            self._run(badge, now_ns)
+        """The rules that a single price or fill can break, when it has come near to that.
+
+        Far from the limits the evaluation every 25 ms shows the value; nothing can be decided that it would miss.
+        """
+        share = self._ctx.config.guardrails.warn_share * 0.9
+        facts, totals = self._senses.facts, self._senses.totals.tolist()
+        near = totals[k.MAX_WORST_USD] >= share * facts.symbol_limit_usd
+        near = near or totals[k.GROSS_WORST_USD] >= share * facts.gross_limit_usd
+        if near or self._shown.get(Badge.POS) != BadgeState.OK:
+            self._run(Badge.POS, now_ns)
+        day, g = self.day.day, self._ctx.config.guardrails
+        equity = day.base_usd + totals[k.PNL_TOTAL_USD] - facts.account.commissions_usd
+        limit = share * min(g.drawdown_usd, g.drawdown_pct / 100.0 * day.start_usd)
+        calm = equity > day.start_usd - limit and equity > day.peak_usd - limit  # NaN: not calm
+        if not calm or self._shown.get(Badge.DD) != BadgeState.OK:
+            self._run(Badge.DD, now_ns)
 
     def slow(self, now_ns: int, session: int) -> None:
         """All rules, then the blocks."""
@@ -98,7 +112,7 @@ class Guard:
         symbol = result.symbols.bit_length() - 1 if result.symbols.bit_count() == 1 else ALL_SYMBOLS
         self._ctx.events.emit(
             EventKind.GUARDRAIL, badge, ref_id=int(result.state), value=result.value, limit=result.limit,
-            severity=Severity.P2 if result.state == BadgeState.TRIPPED else Severity.INFO, source=Source.WATCHDOG,
+            severity=Severity.P2 if result.breach > Breach.BLOCK else Severity.INFO, source=Source.WATCHDOG,
             text=f"{badge.name} {result.state.name}: {result.reason}", now_ns=now_ns, symbol=symbol,
         )  # fmt: skip
 
@@ -147,7 +161,7 @@ class Guard:
         facts, config = senses.facts, self._ctx.config
         link, models = facts.link, facts.models
         if not self.started:
-            seen = all(int(f) & SEEN for f in facts.table[:, FLAGS])
+            seen = all(int(f) & k.SEEN for f in facts.table[:, k.FLAGS])
             self.started = link.up and link.reconciled and facts.account.ready and models.loaded and seen
         behind, disk = senses.recorder(now_ns)
         invalid = 0

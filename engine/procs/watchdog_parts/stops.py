@@ -66,7 +66,7 @@ class Stops:
         awaits_link: bool = False,
     ) -> bool:  # fmt: skip
         """Latch KILL. True if it was not latched before; a further cause is added to the reasons."""
-        self._pending = None
+        self._withdraw()
         new = not self.latch.kill
         if not new and not reasons & ~self.latch.kill_reasons:
             return False
@@ -89,8 +89,14 @@ class Stops:
             self._counters.add("kills")
         return new
 
+    def _withdraw(self) -> None:
+        """A stop beats a release that is being written: the file must say again what still holds."""
+        if self._pending is not None:
+            self._pending = None
+            self._write()
+
     def pause(self, text: str, now_ns: int, source: int = Source.WATCHDOG) -> bool:
-        self._pending = None
+        self._withdraw()
         if self.latch.pause:
             return False
         self.latch = replace(self.latch, pause=True, pause_id=now_ns, pause_text=text[:160])

@@ -8,13 +8,16 @@ from dataclasses import replace
 from engine import topology
 from engine.broker.emergency import DirectFlatten, EmergencyConnection
 from engine.broker.emergency_codec import Message
-from engine.domain.codes import Badge, EventKind, Owner, Severity, Source
+from engine.domain.codes import Badge, EventKind, Owner, ServiceState, Severity, Source
 from engine.procs.watchdog_parts.cells import Senses
 from engine.procs.watchdog_parts.flattening import Flattening
 from engine.procs.watchdog_parts.guard import Guard
 from engine.procs.watchdog_parts.stops import Stops
 from engine.risk.ownership import BridgeFacts, Ownership, Step, step
 from engine.runtime.context import Context
+
+POLL_NS = 10_000_000
+"""How often the idle emergency connection is looked after; at every cycle while it has to act."""
 
 
 class Takeover:
@@ -31,6 +34,7 @@ class Takeover:
         self._cell = ctx.cell_writer("lease")
         self.ownership = Ownership()
         self._renewed_ns = 0
+        self._next_poll_ns = 0
         self._hand: DirectFlatten | None = None
         self._con_ids = {i.con_id: i.index for i in senses.tradable if i.con_id}
         self._messages: list[Message] = []
@@ -40,10 +44,13 @@ class Takeover:
         """Continue after the epochs of a predecessor: from the file and from the cell, whichever is later."""
         cell = self._cell.value[0]
         owner = int(cell["owner"])
-        start = Owner(owner) if owner in (Owner.LEAVING,) else Owner.BRIDGE
+        start = Owner.LEAVING if owner == Owner.LEAVING else Owner.BRIDGE
+        beat = self._senses.beat(topology.BRIDGE)
+        # A bridge that was stopped in order before this start is not missed: the system is only coming up.
+        in_order = int(beat["state"]) in (ServiceState.STOPPED, ServiceState.CLOSING) and start == Owner.BRIDGE
         self.ownership = Ownership(
             start, max(epoch, int(cell["epoch"])) + 1, int(cell["fence"]),
-            int(self._senses.beat(topology.BRIDGE)["incarnation"]), now_ns,
+            0 if in_order else int(beat["incarnation"]), now_ns,
         )  # fmt: skip
         self._publish(now_ns)
 
@@ -57,6 +64,9 @@ class Takeover:
 
     def poll(self, now_ns: int) -> int:
         """Serve the socket; act if the right to send is here."""
+        if self._hand is None and now_ns < self._next_poll_ns:
+            return 0
+        self._next_poll_ns = now_ns + POLL_NS
         self._messages = self.connection.poll(now_ns)
         if self._hand is not None:
             self._act(now_ns)

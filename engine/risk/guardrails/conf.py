@@ -19,7 +19,7 @@ class ConfState:
 
 
 def conf(facts: Facts, g: Guardrails, state: ConfState, now_ns: int) -> tuple[BadgeResult, ConfState]:
-    """BLOCK after ``confidence_block_s``, KILL after ``confidence_kill_s``; with fewer symbols than that, BLOCK only."""
+    """BLOCK after ``confidence_block_s``, KILL after ``confidence_kill_s``; with fewer symbols BLOCK only."""
     models = facts.models
     n = len(facts.names)
     need = min(g.confidence_symbols, n)

@@ -31,7 +31,7 @@ MARK_STANDS_NS = 200_000_000
 SEEN, OPEN, HALTED, EMPTY, CROSSED, VALID, STALE, UNKNOWN_ORDERS, WARMED = (1 << i for i in range(9))
 
 # Totals (float64).
-GROSS_USD, GROSS_WORST_USD, NET_USD, PNL_TOTAL_USD, HELD, TOTALS = range(6)
+GROSS_USD, GROSS_WORST_USD, NET_USD, PNL_TOTAL_USD, HELD, MAX_WORST_USD, TOTALS = range(7)
 
 # Memory of the pass between calls (n symbols × MEMORY, float64); start from NaN.
 M_MARK, M_MID, M_QUOTES, M_MARK_NS, M_OPEN_MARK, M_OPEN_QTY, M_EXECUTIONS, M_PNL, M_ADJUST, MEMORY = range(10)
@@ -90,7 +90,7 @@ def measure(books, positions, count, now_ns, parameters, memory, table, totals):
     P&L keeps its last value, because quantity and cash flow do not belong together yet.
     """
     accounted = parameters[P_ACCOUNTED] > 0.0
-    gross = worst_gross = net = pnl_total = held = 0.0
+    gross = worst_gross = net = pnl_total = held = most = 0.0
     for i in range(count):
         book, position = books[i], positions[i]
         bid, ask = book.bid_price[0], book.ask_price[0]
@@ -173,10 +173,11 @@ def measure(books, positions, count, now_ns, parameters, memory, table, totals):
         worst_gross += row[WORST_USD]
         net += qty * price
         pnl_total += pnl
+        most = max(most, row[WORST_USD])
         if qty != 0.0:
             held += 1.0
     totals[GROSS_USD], totals[GROSS_WORST_USD], totals[NET_USD] = gross, worst_gross, net
-    totals[PNL_TOTAL_USD], totals[HELD] = pnl_total, held
+    totals[PNL_TOTAL_USD], totals[HELD], totals[MAX_WORST_USD] = pnl_total, held, most
 
 
 @kernel(

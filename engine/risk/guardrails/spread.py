@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from engine.config import Guardrails
@@ -24,9 +25,10 @@ class SpreadState:
 
 
 def spread(facts: Facts, g: Guardrails, state: SpreadState, now_ns: int) -> tuple[BadgeResult, SpreadState]:
-    """Breach: spread above max(spread_bps, factor × median), a side empty, or crossed for over ``crossed_s``."""
+    """Breach: wider than max(spread_bps, factor × median), or one-sided or crossed for over ``crossed_s``."""
     n = len(facts.names)
     since, last = list(state.since_ns or (0,) * n), list(state.last_ns or (0,) * n)
+    empty_ns = g.crossed_s * 1e9
     blocked = stale = seen = held_long = 0
     worst, worst_limit, worst_symbol, words = -1.0, g.spread_bps, -1, ""
     for i, row in enumerate(facts.table.tolist()):
@@ -35,8 +37,12 @@ def spread(facts: Facts, g: Guardrails, state: SpreadState, now_ns: int) -> tupl
             since[i] = last[i] = 0
             continue
         seen += 1
-        if flags & k.STALE:
+        # A book that is being rebuilt is empty for a moment: no data rather than a wide market. Entries are held
+        # back at once either way (STALE_DATA, see blocks).
+        rebuilt = flags & k.EMPTY and not empty_ns <= row[k.MARK_AGE_NS] < math.inf
+        if flags & k.STALE or rebuilt or not facts.link.up or not facts.link.reconciled:
             stale |= 1 << i
+            since[i] = last[i] = 0
             continue
         value, limit = row[k.SPREAD_BPS], row[k.SPREAD_LIMIT_BPS]
         wide = value > limit

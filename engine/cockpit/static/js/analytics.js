@@ -11,7 +11,7 @@ import { LoginPanel, Panel, Toast, applyMode, effect, html, render, streamStale 
 
 const Latency = () => html`<${Panel} title="Latency" className="latency" extra=${html`<span class="muted">since start, per hop</span>`}>
   <div class="scroll" tabindex="0"><table class="grid"><thead><tr><th scope="col">Hop</th><th scope="col" class="n">p50</th><th scope="col" class="n">p90</th><th scope="col" class="n">p99</th><th scope="col" class="n">p99.9</th><th scope="col" class="n">Samples</th></tr></thead>
-  <tbody>${(s.latency.value ?? []).map((h) => html`<tr key=${h.hop} class=${h.hop === "tick_to_order" ? "strong" : ""}><th scope="row">${h.words} <small class="muted">${h.service}</small></th>${["p50_us", "p90_us", "p99_us", "p99_9_us"].map((k) => html`<td class="n">${micros(h[k])}</td>`)}<td class="n muted">${num(h.count)}</td></tr>`)}</tbody></table></div></${Panel}>`;
+  <tbody>${(s.latency.value ?? []).map((h) => html`<tr key=${h.hop} class=${h.hop === "tick_to_order" ? "strong" : ""}><th scope="row">${h.words} <small class="muted by">${h.service}</small></th>${["p50_us", "p90_us", "p99_us", "p99_9_us"].map((k) => html`<td class="n">${micros(h[k])}</td>`)}<td class="n muted">${num(h.count)}</td></tr>`)}</tbody></table></div></${Panel}>`;
 
 const Connectivity = () => {
   const c = s.connectivity.value ?? {};
@@ -19,7 +19,7 @@ const Connectivity = () => {
   const most = Math.max(1, ...(c.rtt_samples_ms ?? []));
   return html`<${Panel} title="Connectivity" className="connectivity" extra=${html`<span class="muted">${c.gateway ?? ""}</span>`}>
     <dl class="facts">${item("Link", c.words ?? DASH, c.link !== "UP")}${item("Round trip", c.rtt_ms === null || c.rtt_ms === undefined ? DASH : `${num(c.rtt_ms, 2)} ms`)}${item("Last message", age(c.last_message_s))}${item("Reconciled", c.reconciled ? "yes" : "open", !c.reconciled)}
-    ${item("Farms down", c.farms_down ?? DASH, c.farms_down > 0)}${item("Reconnects", c.reconnects ?? DASH)}${item("Owner", `${c.owner ?? DASH}, epoch ${c.epoch ?? DASH}`)}${item("Lease", c.lease_ms === null || c.lease_ms === undefined ? DASH : `${num(c.lease_ms)} ms left`, c.lease_ms <= 0)}
+    ${item("Farms down", c.farms_down ?? DASH, c.farms_down > 0)}${item("Reconnects", c.reconnects ?? DASH)}${item("Owner", `${c.owner ?? DASH} #${c.epoch ?? DASH}`)}${item("Lease", c.lease_ms === null || c.lease_ms === undefined ? DASH : `${num(c.lease_ms)} ms left`, c.lease_ms <= 0)}
     ${item("Working / unknown", `${c.working_orders ?? DASH} / ${c.unknown_orders ?? DASH}`, c.unknown_orders > 0)}${item("Clock offset", `${num(c.clock_offset_ms, 1)} ms`)}</dl>
     <div class="rtt" role="img" aria-label=${`last round trips ${(c.rtt_samples_ms ?? []).join(", ")} ms`}>${(c.rtt_samples_ms ?? []).map((v) => html`<i style=${{ height: `${Math.max(6, (v / most) * 100)}%` }} title=${`${v} ms`}></i>`)}</div>
     <table class="grid ages"><thead><tr><th scope="col">Data age</th>${(s.quotes.value ?? []).map((q) => html`<th scope="col" class="n">${q.symbol}</th>`)}</tr></thead><tbody><tr><th scope="row">now</th>${(s.quotes.value ?? []).map((q) => html`<td class=${`n ${q.session_open && (q.age_s === null || q.age_s > q.stale_after_s) ? "bad-text" : ""}`}>${age(q.age_s)}</td>`)}</tr></tbody></table></${Panel}>`;

@@ -9,7 +9,7 @@ import { effect, html, signal, useEffect, useRef } from "./ui.js";
 const COUNTDOWN_MS = 2000, HOLD_MS = 600, DOUBLE_MS = 900;
 export const overlay = signal(null); // {phase: "countdown"|"stopped"|"fired"|"failed", deadline, left, error, id}
 export const help = signal(false);
-let timer = 0, holdTimer = 0, lastReconnect = 0;
+let timer = 0, holdTimer = 0, lastReconnect = -Infinity;
 
 export function begin(how) {
   if (overlay.value && ["countdown", "stopped"].includes(overlay.value.phase)) return fire(`${how}, second press`);
@@ -70,7 +70,7 @@ export function hotkeys() {
       if (e.repeat) return;
       const up = s.connectivity.value?.link === "UP";
       const now = performance.now();
-      if (!up || now - lastReconnect < DOUBLE_MS) { lastReconnect = 0; reconnect(); }
+      if (!up || now - lastReconnect < DOUBLE_MS) { lastReconnect = -Infinity; reconnect(); }
       else { lastReconnect = now; toast("the broker link is up: press Ctrl+R again to reconnect it all the same", "warn"); }
     } else if (key === "escape") {
       if (help.value) help.value = false;

@@ -20,6 +20,7 @@ from engine.domain.codes import (
     OrderState,
     OrderType,
     Owner,
+    ServiceState,
     Source,
     TickKind,
     TimeInForce,
@@ -52,6 +53,7 @@ class Rig:
         self.cockpit = self.instance.context(topology.COCKPIT)
         self._lease = self.watchdog.cell_writer("lease")
         self.stop = self.watchdog.cell_writer("stop.watchdog")
+        self._beat = self.algo.cell_writer("heartbeat.algo")
         self._book = self.ml.cell_writer("book")
         contexts = {Source.ALGO: self.algo, Source.OPERATOR: self.cockpit, Source.WATCHDOG: self.watchdog}
         self._orders = {source: contexts[source].ring_writer(RINGS[source]) for source in RINGS}
@@ -102,6 +104,12 @@ class Rig:
             book["t_socket_ns"], book["mid"], book["valid"] = now_ns, (ask + bid) / 2, bid == bid and ask == ask
             book["bid_price"][0], book["ask_price"][0] = bid, ask
             self._book.publish(symbol)
+
+    def algo_alive(self) -> None:
+        """A last heartbeat of the strategy, as of now."""
+        beat = self._beat.value[0]
+        beat["state"], beat["t_beat_ns"] = int(ServiceState.READY), self.now()
+        self._beat.publish()
 
     def turn(self) -> int:
         now_ns = self.now()
@@ -181,6 +189,12 @@ class Rig:
             i[name] = value
         self._orders[source].publish(record)
         return int(i["intent_id"])
+
+    def filled(self, symbol: int, qty: float) -> int:
+        """A market order, waited for until it is filled."""
+        intent = self.order(symbol, qty)
+        self.until(lambda: OrderState.FILLED in self.states(intent))
+        return intent
 
     def cancel(self, target: int, source: Source = Source.OPERATOR) -> int:
         return self.order(0, 1.0, source=source, kind=int(IntentKind.CANCEL), target_id=target)
