@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from shm import kernels
+from shm import kernels  # isort: skip  (before numba: it names the cache directory)
+import numba
 
 
 def llvm(kernel: Any) -> str:
-    (text,) = kernel.inspect_llvm().values()
+    """Code of a kernel, compiled anew: what was loaded from the cache can't be inspected."""
+    (signature,) = kernel.nopython_signatures
+    (text,) = numba.njit(signature)(kernel.py_func).inspect_llvm().values()
     return str(text)
 
 

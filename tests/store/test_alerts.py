@@ -139,7 +139,11 @@ def row(records: Records, ring: str, number: int = 1) -> Committed:
 @pytest.mark.parametrize(
     ("records", "severity"),
     [
-        (events(1, kind=EventKind.GUARDRAIL, code=Badge.DD, ref_id=BadgeState.TRIPPED), Severity.P1),
+        (events(1, kind=EventKind.GUARDRAIL, code=Badge.DD, ref_id=BadgeState.TRIPPED), Severity.ROUTINE),
+        (
+            events(1, kind=EventKind.GUARDRAIL, code=Badge.DD, ref_id=BadgeState.TRIPPED, severity=Severity.P1),
+            Severity.P1,
+        ),
         (events(1, kind=EventKind.GUARDRAIL, code=Badge.DD, ref_id=BadgeState.WARN), Severity.ROUTINE),
         (events(1, kind=EventKind.GUARDRAIL, code=Badge.DD, ref_id=BadgeState.OK), None),
         (events(1, kind=EventKind.ALERT, severity=Severity.P2), Severity.P2),
@@ -194,7 +198,14 @@ def test_a_p1_reaches_the_pager_repeats_over_a_restart_and_stops_when_acknowledg
 ) -> None:
     clock, journal = Clock(), Journal(journal_path(tmp_path))
     first = dispatcher(tmp_path, clock, p1=receiver.url, p2="json://127.0.0.1:1/never")
-    tripped = events(3, kind=EventKind.GUARDRAIL, code=Badge.DD, ref_id=BadgeState.TRIPPED, text=b"5,120 under start")
+    tripped = events(
+        3,
+        kind=EventKind.GUARDRAIL,
+        code=Badge.DD,
+        ref_id=BadgeState.TRIPPED,
+        severity=Severity.P1,
+        text=b"5,120 under start",
+    )
     first.rows(commit(journal, tripped))
     assert first.step() == 1
     assert receiver.got[0]["type"] == "failure"

@@ -221,7 +221,15 @@ def test_a_p1_event_of_any_service_reaches_the_pager_named_in_the_environment(
     monkeypatch.setenv("L2DASH_ALERT_P1", receiver.url)
     agent = start(world)
     guard = world.context("watchdog").events
-    guard.emit(EventKind.GUARDRAIL, Badge.POS, ref_id=BadgeState.TRIPPED, symbol=2, ref2=4_711, text="21 % of limit")
+    guard.emit(
+        EventKind.GUARDRAIL,
+        Badge.POS,
+        ref_id=BadgeState.TRIPPED,
+        symbol=2,
+        ref2=4_711,
+        severity=Severity.P1,
+        text="21 % of limit",
+    )
     guard.emit(EventKind.ALERT, 1, severity=Severity.P1, ref_id=4_711, text="KILL: 21 % of limit")
     agent.do_work(world.clock.now_ns())
     until(lambda: len(receiver.got) >= 1, 20)

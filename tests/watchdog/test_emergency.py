@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from paper_thread import PaperThread
+from watchdog_gateway import PaperThread
 
 from engine.broker.emergency import EmergencyConnection, flatten_direct
 from engine.broker.emergency_codec import (

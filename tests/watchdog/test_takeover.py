@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from paper_thread import PaperThread
+from watchdog_gateway import PaperThread
 from world import MS, World
 
 from engine import topology
