@@ -210,6 +210,7 @@ class Runtime(Section, frozen=True):
     pin: bool = True
     mlock: bool = False
     housekeeping_ms: Positive = 20.0
+    hot_nice: Annotated[int, Meta(ge=-20, le=19)] = -10
 
 
 class Alerts(Section, frozen=True):

@@ -167,23 +167,22 @@ x-service: &service
   build:
     context: .
     dockerfile: Containerfile
+    secrets: [pip.conf, ca.pem]
   pull_policy: build
   network_mode: host
   pid: host
-  init: true
   stop_grace_period: 30s
   restart: on-failure
   read_only: true
   cap_drop: [ALL]
+  # IPC_LOCK lifts the limit of locked memory: no ulimit is needed, and hosts that refuse to raise one still run it.
   cap_add: [SYS_NICE, IPC_LOCK]
   security_opt: ["no-new-privileges:true"]
-  ulimits:
-    memlock: -1
-    nofile: 65536
   tmpfs: [/tmp]
   environment: &environment
     L2DASH_CONFIG: ${L2DASH_CONFIG:-config/sim.toml}
     L2DASH_LIVE: ${L2DASH_LIVE:-}
+    L2DASH_INSTANCE: ${L2DASH_INSTANCE:-}
     L2DASH_STATE_DIR: /opt/l2-dash/data
     L2DASH_BACKUP_DIR: /backups
     L2DASH_CACHE_DIR: /opt/l2-dash/data/cache
@@ -196,6 +195,11 @@ x-service: &service
     - {type: bind, source: ./data, target: /opt/l2-dash/data, bind: {create_host_path: true}}
     - {type: bind, source: ./config, target: /opt/l2-dash/config, read_only: true}
     - {type: bind, source: "${L2DASH_BACKUPS:-/backups}", target: /backups, bind: {create_host_path: true}}
+
+# Lent to the build for one step, kept nowhere: this host's way to packages, where it has one of its own.
+secrets:
+  pip.conf: {file: "${L2DASH_PIP_CONF:-/dev/null}"}
+  ca.pem: {file: "${L2DASH_CA_FILE:-/dev/null}"}
 
 services:
   regions:

@@ -48,6 +48,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "models": Entry("models", "models", "List, promote and roll back models"),
         "replay": Entry("research", "replay", "Rebuild a recorded session: books, positions, P&L, gaps"),
         "bench": Entry("research", "bench", "Run the benchmarks"),
+        "drill": Entry("drill", "drill", "Trip guardrails on a private sim system and show the course with times"),
         "paper-gateway": Entry("gateway", "paper_gateway", "Run the embedded broker alone, for any IB client"),
     },
     "Set-up and storage": {

@@ -98,6 +98,7 @@ class Runner:
         bell = context.doorbell()
         agent.on_start(clock.now_ns())
         self._pin()
+        self._prioritise()
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -117,6 +118,16 @@ class Runner:
             os.sched_setaffinity(0, {cores[core]})
             assert self.context.heartbeat is not None
             self.context.heartbeat.set_core(cores[core])
+
+    def _prioritise(self) -> None:
+        """On a shared host a busy neighbour must not starve the lease. Not SCHED_FIFO: a spinning loop would starve
+        the kernel's own threads."""
+        nice = self.context.config.runtime.hot_nice
+        if self._spec.hot and nice:
+            try:
+                os.setpriority(os.PRIO_PROCESS, 0, nice)
+            except PermissionError:
+                self.context.log.info("no permission to set priority %d: running at 0", nice)
 
     def _loop(self, bell: Any) -> None:
         agent, context, clock = self.agent, self.context, self.context.clock

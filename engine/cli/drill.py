@@ -1,0 +1,227 @@
+"""``l2dash drill``: trip each guardrail by its real cause on a sim system, and show the course with times."""
+
+from __future__ import annotations
+
+import math
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from engine.cli import show
+from engine.cli.errors import CliError, Refused, say
+from engine.cli.settings import json_option, target
+
+if TYPE_CHECKING:
+    from engine.config import Config
+    from engine.drill.timeline import Outcome
+
+VERDICT_S, ANSWER_S, RESTART_S = 2.0, 5.0, 60.0
+_COLUMNS = {"t_s": "t s", "step": "step", "who": "who", "event": "event"}
+
+
+@click.command(epilog="BADGE: SPREAD POS COOL LAT DD (DD-LOSS DD-INDEX) KILL CONF DRIFT BROKER BROKER-1100 FLAP, or all")
+@click.argument("badges", nargs=-1, required=True, metavar="BADGE...")
+@click.option("--instance", metavar="NAME", help="drill this running sim instance [default: a private one]")
+@json_option
+def drill(badges: tuple[str, ...], instance: str | None, as_json: bool) -> int:
+    """Trip a guardrail by its real cause and watch: TRIPPED, KILL, flatten, confirmed flat, cooling, reset, ACTIVE.
+
+    Starts a private sim instance with shortened times, and ends it. Exit 0 only if every course was the expected one.
+    """
+    from engine.drill.scenarios import SCENARIOS, chosen
+
+    names: list[str] = []
+    for badge in badges:
+        found = chosen(badge)
+        if not found:
+            raise click.UsageError(f"no drill {badge}: there are {', '.join(SCENARIOS)}, DD, all")
+        names += [name for name in found if name not in names]
+    outcomes = []
+    with _terminated_in_order():
+        for outcome in _on_running(names, instance) if instance else _on_private(names):
+            outcomes.append(outcome)
+            if not as_json:
+                _print(outcome)
+    failed = [o.name for o in outcomes if not o.passed]
+    if as_json:
+        show.as_json([asdict(o) for o in outcomes])
+    else:
+        good = len(outcomes) - len(failed)
+        click.echo(f"{good} of {len(outcomes)} drills as expected" + (f"; not: {', '.join(failed)}" if failed else ""))
+    return 1 if failed else 0
+
+
+@contextmanager
+def _terminated_in_order() -> Iterator[None]:
+    """SIGTERM ends a drill like Ctrl-C: what it started is stopped."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _on_private(names: list[str]) -> Iterator[Outcome]:
+    """Drills in private instances; consecutive ones with the same settings share one while it is as new."""
+    from engine.drill.instance import InstanceFailed, PrivateInstance, merged
+    from engine.drill.scenarios import COMMON, SCENARIOS
+
+    with tempfile.TemporaryDirectory(prefix="l2dash-drill-models-") as scratch:
+        models = Path(scratch) / "models"
+        waiting = list(names)
+        while waiting:
+            settings = SCENARIOS[waiting[0]].settings
+            begun = time.monotonic()
+            private = PrivateInstance(merged(COMMON, settings), models)
+            try:
+                with private as config:
+                    private.keep_models()
+                    took = time.monotonic() - begun
+                    say(f"private instance {config.instance.name} up after {took:.0f} s; shortened or changed for it:")
+                    say("  " + settings_in_words(merged(COMMON, settings)))
+                    while waiting and SCENARIOS[waiting[0]].settings == settings:
+                        name = waiting.pop(0)
+                        outcome = _play(name, config, merged(COMMON, settings))
+                        yield outcome
+                        if SCENARIOS[name].lasting or not outcome.passed:
+                            break
+            except InstanceFailed as error:
+                raise CliError(str(error)) from error
+
+
+def _on_running(names: list[str], instance: str) -> Iterator[Outcome]:
+    """Drills on an instance that runs already, with its own thresholds. Raises Refused."""
+    config = target(None, instance)
+    if config.instance.mode != "sim":
+        raise Refused(f"instance {instance} is in mode {config.instance.mode}: drills are for sim alone")
+    if not config.paper.control_port:
+        raise Refused(f"instance {instance} has no control port: set paper.control_port and start it again")
+    say(f"instance {instance} is drilled with its own thresholds; its positions will be closed")
+    for name in names:
+        yield _play(name, config, {})
+
+
+def settings_in_words(settings: dict[str, dict[str, Any]]) -> str:
+    return ", ".join(f"{section}.{key} = {value}" for section, keys in settings.items() for key, value in keys.items())
+
+
+def _play(name: str, config: Config, settings: dict[str, dict[str, Any]]) -> Outcome:
+    """One drill on an instance that is up. An unexpected course is an outcome; it is cleared up as far as possible."""
+    from engine.drill.hands import FaultFailed, Faults
+    from engine.drill.scenarios import SCENARIOS
+    from engine.drill.stage import Stage
+    from engine.drill.timeline import Outcome, Timeline, Unexpected, figures_ms
+    from engine.drill.watch import Watch
+    from engine.runtime.context import Context
+
+    scenario = SCENARIOS[name]
+    timeline, reason = Timeline(), ""
+    faults = Faults(config.paper.control_port)
+    with Context.for_cli(config) as context:
+        watch = Watch(context, timeline)
+        watch.poll()
+        stage = Stage(watch, OperatorHands(config), faults, timeline)
+        try:
+            stage.quiet_start()
+            scenario.run(stage)
+            stage.tidy()
+        except (Unexpected, FaultFailed) as error:
+            reason = str(error)
+        finally:
+            faults("clear")
+        watch.poll()
+    return Outcome(name, scenario.title, not reason, reason, settings, timeline.shown(), figures_ms(timeline))
+
+
+def _print(outcome: Outcome) -> None:
+    click.echo(f"\n{outcome.name}: {outcome.title}")
+    show.table(outcome.timeline, _COLUMNS, empty="nothing happened")
+    click.echo(f"{outcome.name}: " + ("as expected" if outcome.passed else f"NOT as expected: {outcome.reason}"))
+
+
+class OperatorHands:
+    """The operator's acts, each through the command line's own access, so that no lock is held in between."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def order(self, symbol: str, side: str, qty: int) -> tuple[bool, str]:
+        from engine.cli.access import Access
+        from engine.domain.codes import OrderState, Refusal
+
+        with Access(self._config) as access:
+            intent = access.send_intent(
+                access.instrument(symbol), f"drill {side} {qty} {symbol}", **_fields(side, qty)
+            )
+            verdict = access.verdict(
+                intent, VERDICT_S, settled=lambda s: s not in (OrderState.PENDING, OrderState.SENT)
+            )
+        if verdict is None:
+            return False, "without a verdict of the gate"
+        if verdict.state == OrderState.REFUSED:
+            return False, f"refused by {Refusal(verdict.refusal).name}: {verdict.text}"
+        return verdict.state != OrderState.REJECTED, f"{verdict.state.name} {verdict.text}".strip()
+
+    def burst(self, symbols: list[str], per_s: float, seconds: float) -> int:
+        from engine.cli.access import Access
+
+        count = max(1, round(per_s * seconds))
+        with Access(self._config) as access:
+            begun = time.monotonic()
+            for i in range(count):
+                side = "BUY" if i // len(symbols) % 2 == 0 else "SELL"
+                symbol = symbols[i % len(symbols)]
+                access.send_intent(access.instrument(symbol), f"drill {side} 1 {symbol}", **_fields(side, 1))
+                time.sleep(max(0.0, begun + (i + 1) / per_s - time.monotonic()))
+        return count
+
+    def kill(self, reason: str) -> tuple[bool, str]:
+        from engine.cli.access import Access
+        from engine.domain.codes import CommandKind
+
+        with Access(self._config) as access:
+            access.audit(CommandKind.KILL, f"kill {reason}")
+            access.stop(kill=True)
+            answer = access.answer(access.command(CommandKind.KILL, reason=reason), ANSWER_S)
+        return (answer.done, answer.text) if answer is not None else (False, "the watchdog has not answered")
+
+    def reset(self, override: str, reason: str) -> tuple[bool, str]:
+        from engine.cli.access import Access
+        from engine.domain.codes import CommandKind
+        from engine.risk.release import OVERRIDE_DAY
+
+        words = f"{override}: {reason}" if override else reason
+        with Access(self._config) as access:
+            flags = OVERRIDE_DAY if override else 0
+            command = access.command(CommandKind.RESET, flags=flags, reason=words, said=f"reset {words}")
+            answer = access.answer(command, ANSWER_S)
+        return (answer.done, answer.text) if answer is not None else (False, "the watchdog has not answered")
+
+    def restart(self, services: list[str]) -> tuple[bool, str]:
+        command = [sys.executable, "-m", "engine.cli", "restart", "--instance", self._config.instance.name, *services]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=RESTART_S, check=False)
+        return done.returncode == 0, " | ".join((done.stdout + done.stderr).split("\n")).strip(" |")
+
+
+def _fields(side: str, qty: int) -> dict[str, Any]:
+    """A market order for the day."""
+    from engine.domain.codes import IntentKind, OrderType, Side, TimeInForce
+
+    return {
+        "kind": int(IntentKind.NEW), "side": int(Side[side]), "order_type": int(OrderType.MKT),
+        "tif": int(TimeInForce.DAY), "qty": float(qty), "limit_price": math.nan,
+    }  # fmt: skip

@@ -1,0 +1,150 @@
+"""Looking at the instance under drill: news of the services as they come, stops, flatten, positions, the blotter."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engine import topology
+from engine.cockpit.view import View
+from engine.domain.codes import Badge, BadgeState, FlattenState, LinkState, OrderState
+from engine.drill.timeline import News, Timeline
+from engine.runtime.context import Context
+from engine.store.journal import journal_path
+from engine.store.journal_read import JournalReader
+
+POLL_S = 0.004
+_ENDED = {s.name for s in (OrderState.FILLED, OrderState.CANCELLED, OrderState.REJECTED, OrderState.REFUSED)}
+
+
+@dataclass(frozen=True, slots=True)
+class Blotter:
+    """What the journal says since a row id. ``open_qty``: the sum of all fills ever by symbol, without zeros."""
+
+    closing: int
+    filled: int
+    working: int
+    open_qty: dict[str, float]
+
+    @property
+    def flat(self) -> bool:
+        return self.closing > 0 and self.filled == self.closing and not self.working and not self.open_qty
+
+    def __str__(self) -> str:
+        left = ", ".join(f"{symbol}: {qty:+g}" for symbol, qty in self.open_qty.items()) or "none"
+        return (
+            f"{self.filled} of {self.closing} closing orders FILLED, {self.working} working, "
+            f"open by the sum of fills: {left}"
+        )
+
+
+class Watch:
+    """Reads one instance without writing anything. ``poll`` has to be called often enough not to be lapped."""
+
+    def __init__(self, context: Context, timeline: Timeline) -> None:
+        self.context = context
+        self.config = context.config
+        self.view = View(context)
+        self.timeline = timeline
+        self.news: list[News] = []
+        services = (topology.WATCHDOG, topology.BRIDGE, topology.ML)
+        self._rings = {name: context.ring_reader(f"events.{name}") for name in services}
+        self._journal = journal_path(context.state_dir)
+
+    def now_ns(self) -> int:
+        return self.context.clock.now_ns()
+
+    def poll(self) -> None:
+        """Take in what the services have said, and fresh cells."""
+        for service, ring in self._rings.items():
+            records = ring.poll()
+            while len(records):
+                for e in records:
+                    news = News(
+                        int(e["t_ns"]), service, int(e["kind"]), int(e["code"]), int(e["symbol"]), int(e["ref_id"]),
+                        float(e["value"]), float(e["limit"]), bytes(e["text"]).decode(errors="replace"),
+                    )  # fmt: skip
+                    self.news.append(news)
+                    self.timeline.tell(news)
+                records = ring.poll()
+        self.view.refresh(self.now_ns())
+
+    def until(self, condition: Callable[[], bool], within_s: float) -> bool:
+        """Poll until the condition holds; False if it did not in time."""
+        deadline = time.monotonic() + within_s
+        while True:
+            self.poll()
+            if condition():
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_S)
+
+    def find(self, test: Callable[[News], bool], since_ns: int) -> News | None:
+        return next((n for n in self.news if n.t_ns >= since_ns and test(n)), None)
+
+    # -- what the cells say -------------------------------------------------------------------------------------
+
+    def trading(self) -> str:
+        return str(self.view.trading_state()["state"])
+
+    def trading_words(self) -> str:
+        state = self.view.trading_state()
+        return f"{state['state']} {'; '.join(state['reasons'])}".strip()
+
+    def badge(self, badge: Badge) -> BadgeState:
+        return BadgeState(int(self.view.value("guardrails")["badges"][badge]["state"]))
+
+    def badges_not_ok(self) -> str:
+        """Badges other than KILL that are not OK, with their reasons; empty if all are."""
+        cells = self.view.value("guardrails")["badges"]
+        return "; ".join(
+            f"{b.name} {BadgeState(int(cells[b]['state'])).name} ({bytes(cells[b]['reason']).decode(errors='replace')})"
+            for b in Badge
+            if b != Badge.KILL and int(cells[b]["state"]) != BadgeState.OK
+        )
+
+    def kill_reasons(self) -> int:
+        return int(self.view.value("guardrails")["kill_reasons"])
+
+    def blocked_symbols(self) -> list[str]:
+        return [str(s) for s in self.view.trading_state()["blocked_symbols"]]
+
+    def link(self) -> LinkState:
+        return LinkState(int(self.view.value("broker")["link"]))
+
+    def flatten_state(self) -> tuple[FlattenState, int, int, int]:
+        """State, cause_ns, sent_ns, flat_ns of the newest flatten."""
+        f = self.view.value("flatten")
+        return FlattenState(int(f["state"])), int(f["cause_ns"]), int(f["sent_ns"]), int(f["flat_ns"])
+
+    def quantities(self) -> dict[str, float]:
+        """Confirmed positions by symbol, without zeros."""
+        cells = self.view.cells["positions"].value
+        found = {i.symbol: float(cells[i.index]["qty"]) for i in self.context.instruments if i.tradable}
+        return {symbol: qty for symbol, qty in found.items() if qty}
+
+    def mid(self, symbol: str) -> float:
+        """NaN if it is not known."""
+        index = next(i.index for i in self.context.instruments if i.symbol == symbol)
+        return float(self.view.cells["book"].value[index]["mid"])
+
+    # -- what the journal says ----------------------------------------------------------------------------------
+
+    def journal_head(self) -> int:
+        if not self._journal.exists():
+            return 0
+        with JournalReader(self._journal) as journal:
+            return journal.head_id()
+
+    def blotter(self, since: int) -> Blotter:
+        """The watchdog's closing orders since a row id, and what all fills add up to."""
+        with JournalReader(self._journal) as journal:
+            orders = journal.orders(since=max(1, since), limit=10_000)
+            positions = journal.positions_from_fills()
+        closing = [o for o in orders if o["source"] == "WATCHDOG" and o["state"] != "REFUSED"]
+        filled = [o for o in closing if o["state"] == "FILLED"]
+        working = [o for o in orders if o["state"] not in _ENDED]
+        open_qty = {str(s): float(p.qty) for s, p in positions.items() if abs(p.qty) > 1e-9}
+        return Blotter(len(closing), len(filled), len(working), open_qty)
