@@ -186,6 +186,8 @@ x-service: &service
     L2DASH_STATE_DIR: /opt/l2-dash/data
     L2DASH_BACKUP_DIR: /backups
     L2DASH_CACHE_DIR: /opt/l2-dash/data/cache
+    # As under systemd, something keeps what services say: `docker compose logs -f` shows more than warnings.
+    INVOCATION_ID: container
     TRADING_TOKEN: ${TRADING_TOKEN:-}
     L2DASH_ALERT_P1: ${L2DASH_ALERT_P1:-}
     L2DASH_ALERT_P2: ${L2DASH_ALERT_P2:-}
@@ -204,7 +206,14 @@ secrets:
 services:
   regions:
     <<: *service
-    command: ["sh", "-c", "l2dash compile && l2dash regions create && exec l2dash regions keep"]
+    # After an orderly stop the memory goes: a newer image may lay it out anew. After a kill it stays for the recorder.
+    command:
+      - sh
+      - -c
+      - >-
+        l2dash compile && l2dash regions create || exit;
+        l2dash regions keep & trap "kill $$!; l2dash regions remove; exit 0" TERM INT;
+        wait
     healthcheck:
       test: ["CMD", "l2dash", "health", "regions"]
       interval: 10s

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from engine.broker import orders as life
 from engine.broker.facts import Gatekeeper
 from engine.broker.governor import Governor, Priority
-from engine.broker.link import BrokerLink, WireOrder
+from engine.broker.link import BrokerLink, LinkPhase, WireOrder
 from engine.broker.orders import Order, Register
 from engine.broker.statefile import OrderIds
 from engine.domain.codes import IntentFlag, IntentKind, OrderState, OrderType, Refusal, TimeInForce
@@ -201,7 +201,7 @@ class Desk:
     def _send(self, verdict: Verdict, now_ns: int) -> None:
         order = verdict.order
         assert order is not None
-        if self._link.fileno() < 0 or not self._gate.account[0]["connected"]:
+        if self._link.phase != LinkPhase.OPEN or not self._gate.account[0]["connected"]:
             self._withdraw(verdict, Refusal.NOT_CONNECTED, now_ns)
             return
         self._link.place(self._wire(order))

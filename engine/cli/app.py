@@ -46,7 +46,8 @@ GROUPS: dict[str, dict[str, Entry]] = {
     "Models and research": {
         "retrain": Entry("models", "retrain", "Train a candidate model; promoted if it passes the gate"),
         "models": Entry("models", "models", "List, promote and roll back models"),
-        "replay": Entry("research", "replay", "Rebuild a recorded session: books, positions, P&L, gaps"),
+        "backtest": Entry("backtest", "backtest", "Trade order-book files with the same agents, out of sample"),
+        "replay": Entry("replay", "replay", "Run a recorded day through the same agents, and compare"),
         "bench": Entry("research", "bench", "Run the benchmarks"),
         "drill": Entry("drill", "drill", "Trip guardrails on a private sim system and show the course with times"),
         "paper-gateway": Entry("gateway", "paper_gateway", "Run the embedded broker alone, for any IB client"),

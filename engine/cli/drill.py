@@ -29,7 +29,9 @@ VERDICT_S, ANSWER_S, RESTART_S = 2.0, 5.0, 60.0
 _COLUMNS = {"t_s": "t s", "step": "step", "who": "who", "event": "event"}
 
 
-@click.command(epilog="BADGE: SPREAD POS COOL LAT DD (DD-LOSS DD-INDEX) KILL CONF DRIFT BROKER BROKER-1100 FLAP, or all")
+@click.command(
+    epilog="BADGE: SPREAD POS COOL LAT DD (DD-LOSS DD-INDEX) KILL CONF DRIFT BROKER BROKER-1100 FLAP, or all"
+)
 @click.argument("badges", nargs=-1, required=True, metavar="BADGE...")
 @click.option("--instance", metavar="NAME", help="drill this running sim instance [default: a private one]")
 @json_option
@@ -149,7 +151,8 @@ def _play(name: str, config: Config, settings: dict[str, dict[str, Any]]) -> Out
 
 def _print(outcome: Outcome) -> None:
     click.echo(f"\n{outcome.name}: {outcome.title}")
-    show.table(outcome.timeline, _COLUMNS, empty="nothing happened")
+    rows = [row | {"t_s": f"{row['t_s']:+.3f}"} for row in outcome.timeline]
+    show.table(rows, _COLUMNS, empty="nothing happened")
     click.echo(f"{outcome.name}: " + ("as expected" if outcome.passed else f"NOT as expected: {outcome.reason}"))
 
 
@@ -164,9 +167,7 @@ class OperatorHands:
         from engine.domain.codes import OrderState, Refusal
 
         with Access(self._config) as access:
-            intent = access.send_intent(
-                access.instrument(symbol), f"drill {side} {qty} {symbol}", **_fields(side, qty)
-            )
+            intent = access.send_intent(access.instrument(symbol), f"drill {side} {qty} {symbol}", **_fields(side, qty))
             verdict = access.verdict(
                 intent, VERDICT_S, settled=lambda s: s not in (OrderState.PENDING, OrderState.SENT)
             )

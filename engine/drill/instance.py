@@ -1,4 +1,4 @@
-"""A private sim instance for drills: temporary directories, free ports, shortened times; gone when the drill is over."""
+"""A private sim instance for drills: temporary directories, free ports, shortened times; gone when a drill is over."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ COMMON: dict[str, dict[str, Any]] = {
         "link_down_kill_s": 5.0,
         "confidence_block_s": 2.0,
         "confidence_kill_s": 4.0,
-        "trades_per_s": 5.0,
+        "trades_per_s": 8.0,
     },
 }
 """Settings of every private instance. Everything else is as shipped."""
@@ -83,7 +83,7 @@ def _untouched(s: Stage) -> bool:
 
 def pos(s: Stage) -> None:
     limits = s.watch.config.limits
-    usd = min(limits.gate_symbol_usd, limits.order_notional_usd) * 0.88
+    usd = min(limits.gate_symbol_usd, limits.order_notional_usd) * 0.96
     pct = round((limits.breaker_symbol_usd / usd - 1.0) * 100.0 + 4.0, 1)
     s.hold({"AAPL": usd})
     s.cause(
@@ -99,9 +99,14 @@ def pos(s: Stage) -> None:
 
 
 def cool(s: Stage) -> None:
+    rate, passes = s.g.trades_per_s * 2.0, s.watch.config.limits.orders_per_s
+    if rate > passes:
+        raise Unexpected(
+            f"start: guardrails.trades_per_s = {s.g.trades_per_s:g} is out of reach, the gate passes {passes} orders "
+            "a second (limits.orders_per_s): drill COOL on a private instance"
+        )
     s.hold(HELD)
     symbols = [i.symbol for i in s.watch.context.instruments if i.tradable]
-    rate = s.g.trades_per_s * 2.0
     seconds = s.g.rate_sustained_s + 1.5
     s.cause(f"{rate:g} orders a second for {seconds:g} s", lambda: s.hands.burst(symbols, rate, seconds))
     s.expect_badge(Badge.COOL, BadgeState.TRIPPED, 3.0)
@@ -154,11 +159,14 @@ def kill(s: Stage) -> None:
     if done or "KILLED" not in words:
         raise Unexpected(f"entry refused: BUY 1 AAPL {words}")
     s.say(f"BUY 1 AAPL: {words}", "entry refused")
-    done, words = s.hands.restart(["algo", "ml-service"])
-    if not done or s.watch.until(lambda: s.watch.trading() != "KILLED", 1.0):
-        raise Unexpected(f"restart releases nothing: {words}; {s.seen()}")
-    s.say(f"algo and ml-service restarted: {words}", "restart releases nothing")
-    s.cool_and_reset()
+
+    def restart() -> None:
+        done, words = s.hands.restart(["algo", "ml-service"])
+        if not done or s.watch.until(lambda: s.watch.trading() != "KILLED", 1.0):
+            raise Unexpected(f"restart releases nothing: {words}; {s.seen()}")
+        s.say(f"algo and ml-service restarted: {words}", "restart releases nothing")
+
+    s.cool_and_reset(meanwhile=restart)
 
 
 def conf(s: Stage) -> None:
@@ -171,7 +179,8 @@ def conf(s: Stage) -> None:
 
     s.hold(HELD)
     s.cause(
-        f"spreads of {len(symbols)} symbols at 15 bps: legal, but nothing that the model has seen", lambda: strange(15.0)
+        f"spreads of {len(symbols)} symbols at 15 bps: legal, but nothing that the model has seen",
+        lambda: strange(15.0),
     )
     s.expect_badge(Badge.CONF, BadgeState.WARN, slow_s + 15.0, "CONF fails")
     s.expect_badge(Badge.CONF, BadgeState.TRIPPED, s.g.confidence_block_s + 5.0, "CONF TRIPPED")
@@ -248,23 +257,24 @@ def flap(s: Stage) -> None:
 
 SCENARIOS: dict[str, Scenario] = {
     "SPREAD": Scenario("a wide spread blocks its symbol alone and clears itself", spread),
+    "COOL": Scenario("too many trades in every second for 3 s", cool),
+    "LAT": Scenario("API round trips above 500 ms in 3 of 5 samples", lat),
+    "DRIFT": Scenario("a price 3 % from its fair value", drift),
+    "KILL": Scenario("an operator's KILL; restarts release nothing", kill),
+    "FLAP": Scenario("a link that flaps below the limit trips nothing", flap),
+    "BROKER": Scenario("the gateway gone for longer than link_down_kill_s: KILL, flatten on reconnect", broker),
+    "BROKER-1100": Scenario("IBKR behind the gateway gone for longer than link_down_kill_s", broker_1100),
+    "CONF": Scenario("a market that the model does not know, in 5 or more symbols", conf),
     "POS": Scenario("exposure above 20 % of max_position through a jump of the price", pos,
                     {"limits": {"max_position_usd": 200_000.0, "order_notional_usd": 36_000.0},
                      "strategy": {"symbol_usd": 30_000.0, "gross_usd": 100_000.0},
                      "guardrails": {"drift_pct": 50.0}}),
-    "COOL": Scenario("too many trades in every second for 3 s", cool),
-    "LAT": Scenario("API round trips above 500 ms in 3 of 5 samples", lat),
     "DD-LOSS": Scenario("a loss beyond the day's limit", dd_loss,
                         {"guardrails": {"drawdown_usd": 1_000.0}, "strategy": {"daily_stop_usd": 500.0}}, lasting=True),
     "DD-INDEX": Scenario("the index moves more than 5 % within the window: on the wire within 100 ms", dd_index,
                          {"guardrails": {"index_window_s": 20.0}}, lasting=True),
-    "KILL": Scenario("an operator's KILL; restarts release nothing", kill),
-    "CONF": Scenario("a market that the model does not know, in 5 or more symbols", conf),
-    "DRIFT": Scenario("a price 3 % from its fair value", drift),
-    "BROKER": Scenario("the gateway gone for longer than link_down_kill_s: KILL, flatten on reconnect", broker),
-    "BROKER-1100": Scenario("IBKR behind the gateway gone for longer than link_down_kill_s", broker_1100),
-    "FLAP": Scenario("a link that flaps below the limit trips nothing", flap),
 }  # fmt: skip
+"""Those that need the same settings stand together: they share an instance."""
 GROUPS = {"DD": ("DD-LOSS", "DD-INDEX")}
 
 

@@ -92,7 +92,7 @@ class Stage:
 
     def hold(self, usd_by_symbol: dict[str, float]) -> None:
         """Take positions by the operator's market orders, signed USD by symbol, and wait until they are confirmed."""
-        largest = self.watch.config.limits.order_notional_usd * 0.9
+        largest = self.watch.config.limits.order_notional_usd * 0.97
         wanted: dict[str, int] = {}
         for symbol, usd in usd_by_symbol.items():
             mid = self.watch.mid(symbol)
@@ -134,7 +134,9 @@ class Stage:
             raise Unexpected(f"flatten sent: not within {within_s:g} s; {self.seen()}")
         _, cause_ns, sent_ns, _ = self.watch.flatten_state()
         took_ms = (sent_ns - cause_ns) / 1e6
-        self.say(f"last closing order of round one on the wire, {took_ms:.1f} ms after its cause", "flatten sent", sent_ns)
+        self.say(
+            f"last closing order of round one on the wire, {took_ms:.1f} ms after its cause", "flatten sent", sent_ns
+        )
         return took_ms
 
     def expect_flat(self, within_s: float) -> None:
@@ -156,10 +158,15 @@ class Stage:
         if done or why not in words:
             raise Unexpected(f"reset: {words!r}, expected to be refused with {why!r}")
 
-    def cool_and_reset(self, override: str = "", badges_s: float = 60.0, lock: bool = False) -> None:
+    def cool_and_reset(
+        self, override: str = "", badges_s: float = 60.0, lock: bool = False,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
         """WAIT, an early reset refused, the badges calm again, cooling over, reset, ACTIVE."""
         self.expect_badge(Badge.KILL, BadgeState.WAIT, 5.0, "cooling")
         self.refused_reset("cooling for another")
+        if meanwhile is not None:
+            meanwhile()
         excused = {Badge.DD} if override else set()
 
         def calm() -> bool:
@@ -179,7 +186,12 @@ class Stage:
         if not done:
             raise Unexpected(f"reset: {words}; {self.seen()}")
         news = self.watch.find(
-            lambda n: n.kind == EventKind.COMMAND_RESULT and n.code == 0 and n.service == topology.WATCHDOG and n.text == words,
+            lambda n: (
+                n.kind == EventKind.COMMAND_RESULT
+                and n.code == 0
+                and n.service == topology.WATCHDOG
+                and n.text == words
+            ),
             self.timeline.cause_ns,
         )
         if news is not None:

@@ -147,8 +147,10 @@ def step_bars(
 ) -> None:
     """One bar of each listed symbol: step its filter and fill its model record.
 
-    ``x`` (n, F) raw features; ``valid`` (n,) 0 for a bar without a usable book: the filter rests and the bar counts
-    against validity. ``window`` bars make the validity share.
+    ``x`` (n, F) raw features; ``valid`` (n,) 0 for a bar without a usable book: the filter rests, and the model is not
+    valid until the next good bar. Validity is a share of ``window`` bars that had something to judge: bars without a
+    book or without any change are a missing feed, not a market that the model does not know, and an outage must leave
+    no verdict behind that outlives it.
     """
     states, features = means.shape
     z = np.empty(features)
@@ -167,7 +169,6 @@ def step_bars(
                 changed = True
                 me["last"][f] = x[n, f]
         me["same"] = 0 if changed else me["same"] + 1
-        bad = 1
         if finite:
             for k in range(states):
                 alpha[k] = me["alpha"][k]
@@ -183,7 +184,9 @@ def step_bars(
             me["ema"] = confidence if me["steps"] == 0 else me["ema"] + ema_weight * (confidence - me["ema"])
             me["steps"] += 1
             me["bars"] += 1
-            bad = 1 if me["loglik"] < loglik_floor else 0
+            if changed:
+                me["ring"][me["ring_n"] % window] = 1 if me["loglik"] < loglik_floor else 0
+                me["ring_n"] += 1
             out["psi"] = drift(filters, s, z, edges, shares)
             out["confidence"] = confidence
             out["confidence_ema"] = me["ema"]
@@ -191,9 +194,6 @@ def step_bars(
             out["regime"] = regime
             for k in range(MAX_STATES):
                 out["probability"][k] = alpha[k] if k < states else 0.0
-        if finite or me["bars"] > 0:  # before the first good bar there is nothing to judge
-            me["ring"][me["ring_n"] % window] = bad
-            me["ring_n"] += 1
         seen = min(me["ring_n"], window)
         total = 0
         for i in range(seen):

@@ -90,6 +90,8 @@ class Watchdog:
         self.takeover.load(epoch, now_ns)
         self._link = replace(self._link, killed=self.stops.latch.awaits_link)
         self._recall_index()
+        if self.guard.day.day.lifted_wall_ns:  # an override must outlive a restart
+            senses.forget_index(now_ns - self._ctx.clock.wall_ns(now_ns) + self.guard.day.day.lifted_wall_ns)
         senses.refresh_slow(now_ns, -1)
         self._known = True
 

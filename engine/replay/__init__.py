@@ -1,1 +1,4 @@
-"""The simulation placement: the same agents in one thread on a simulated clock, against a simulated exchange or a recorded day."""
+"""The simulation placement: the same agents in one thread on a simulated clock.
+
+Against a simulated exchange (``backtest``) or a recorded day (``session``).
+"""

@@ -69,6 +69,8 @@ class SimExchange:
         self._executions: list[n.ExecutionNews] = []
         self._out: Events = np.zeros(8192, MARKET_EVENT)
         self._now_ns = now_ns
+        self._touched = True
+        """A request has changed the market since it was last asked what happened."""
         self.next_order_id = 1
 
     # Time.
@@ -78,6 +80,9 @@ class SimExchange:
         if now_ns > self._now_ns:
             self._now_ns = now_ns
             self.market.advance(now_ns)
+        elif not self._touched:
+            return
+        self._touched = False
         while count := self.market.poll(self._out):
             yield self._out[:count].copy()
 
@@ -140,6 +145,7 @@ class SimExchange:
         self._perm_of[wire.order_id] = order.perm_id
         self.next_order_id = max(self.next_order_id, wire.order_id + 1)
         told: list[n.News] = [self._open(order), self._status(order)]
+        self._touched = True
         self.market.submit(
             order.perm_id, wire.symbol, wire.side, wire.qty, wire.limit_price, wire.tif == "IOC", t_ns
         )  # fmt: skip
@@ -154,9 +160,8 @@ class SimExchange:
         return [self._open(order), self._status(order)]
 
     def _change(self, order: HeldOrder, wire: WireOrder, t_ns: int) -> list[n.News]:
-        if not order.working or not self.market.replace(
-            order.perm_id, wire.qty, wire.limit_price, t_ns
-        ):
+        self._touched = True
+        if not order.working or not self.market.replace(order.perm_id, wire.qty, wire.limit_price, t_ns):
             return [n.ErrorNews(wire.order_id, 104, "Cannot modify a filled order.")]
         order.wire = wire
         return [self._open(order), self._status(order)]
@@ -166,11 +171,17 @@ class SimExchange:
         order = self._orders.get(self._perm_of.get(order_id, 0))
         if order is None:
             return [n.ErrorNews(order_id, 10147, f"OrderId {order_id} that needs to be cancelled is not found.")]
+        self._touched = True
         if not order.working or not self.market.cancel(order.perm_id, t_ns):
             text = f"OrderId {order_id} that needs to be cancelled cannot be cancelled, state: {order.status}."
             return [n.ErrorNews(order_id, 10148, text)]
         order.status = "PendingCancel"
         return [self._status(order)]
+
+    def held(self, symbol: int) -> float:
+        """Position of a symbol by the broker's books."""
+        position = self.account.positions.get(symbol)
+        return position.quantity if position is not None else 0.0
 
     def working(self) -> list[HeldOrder]:
         return [o for o in self._orders.values() if o.working]
@@ -217,11 +228,8 @@ class SimExchange:
 
     def _status(self, o: HeldOrder) -> n.OrderStatusNews:
         left = o.wire.qty - o.filled
-        return n.OrderStatusNews(
-            o.wire.order_id, self._client_id, o.perm_id, o.status, o.filled, left, o.average
-        )
+        return n.OrderStatusNews(o.wire.order_id, self._client_id, o.perm_id, o.status, o.filled, left, o.average)
 
     def _position(self, symbol: int) -> n.PositionNews:
         i, held = self.instruments[symbol], self.account.positions[symbol]
         return n.PositionNews(self.account_id, i.con_id, i.symbol, i.sec_type, held.quantity, held.average_cost)
-

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engine import topology
-from engine.domain.codes import EventKind, ExecKind, IntentKind, OrderState, Refusal, ServiceState, Severity, Source
+from engine.domain.codes import EventKind, ExecKind, IntentKind, OrderState, Refusal, ServiceState, Severity
 from engine.replay.tally import Tally
+from engine.risk.latch import StopEvent
 from engine.runtime.context import Context
 from shm.layouts import SIGNAL, SIGNAL_BAR
 
@@ -49,9 +50,10 @@ class Observer:
         self.intents = 0
         self.cancels = 0
         self.orders = 0
+        self._unsent: set[int] = set()
         self.refused: dict[str, int] = {}
         self.notes: list[Note] = []
-        self.kills = 0
+        self.kills: list[str] = []
         self._bars: list[npt.NDArray[np.void]] = []
 
     @property
@@ -75,7 +77,9 @@ class Observer:
                     float(record["price"]), int(record["t_socket_ns"]),
                 )  # fmt: skip
         for intent in self._intents.poll():
-            self.intents += intent["kind"] == IntentKind.NEW
+            if intent["kind"] == IntentKind.NEW:
+                self.intents += 1
+                self._unsent.add(int(intent["intent_id"]))
             self.cancels += intent["kind"] == IntentKind.CANCEL
         while len(signals := self._signals.poll()):
             self.signals += len(signals)
@@ -97,12 +101,16 @@ class Observer:
     def _event(self, service: str, event: np.void) -> None:
         kind = int(event["kind"])
         if kind == EventKind.ORDER_STATE:
-            self.orders += event["code"] == OrderState.SENT and event["source"] == Source.ALGO
+            if event["code"] == OrderState.SENT and int(event["ref_id"]) in self._unsent:
+                self._unsent.discard(int(event["ref_id"]))
+                self.orders += 1
         elif kind == EventKind.REFUSED:
             name = Refusal(int(event["code"])).name
             self.refused[name] = self.refused.get(name, 0) + 1
         elif int(event["severity"]) >= Severity.ROUTINE or kind in (EventKind.STOP, EventKind.MODEL):
             text = bytes(event["text"]).decode(errors="replace")
+            if kind == EventKind.STOP and service == topology.WATCHDOG and event["code"] == StopEvent.KILL:
+                self.kills.append(text)
             self.notes.append(Note(int(event["t_ns"]), service, int(event["severity"]), text))
 
     def position(self, symbol: int) -> float:

@@ -27,9 +27,14 @@ from engine.replay.sim_link import SimLink
 from engine.runtime.agent import Agent
 from engine.runtime.context import Context
 from engine.runtime.private import PrivateInstance
+from engine.strategy.protocol import Strategy
 
-DUTY_NS = 100_000_000
-"""How often duties are done and guardrails evaluated: several times within the life of a lease (250 ms)."""
+DUTY_NS, IDLE_NS = 250_000_000, 900_000_000
+"""How often duties are done and guardrails evaluated: with something at risk (a position, an order), and without.
+
+The watchdog's own pace is 25 ms. Breakers see a loss late by at most this much; what blocks an entry is never late,
+because the guardrails are also evaluated whenever the strategy has asked for an order, before the gate decides.
+"""
 START_NS = 60_000_000_000
 _ROUNDS = 64
 _COLLECT_NS = 600_000_000_000
@@ -71,14 +76,15 @@ class Driven:
 
 
 class Simulation:
-    """Bridge, ml-service, algo and watchdog against ``link``. Use as a context manager around ``run``."""
+    """Bridge, ml-service, algo and watchdog against ``link``: ``start``, ``run``, and ``close`` by leaving ``with``.
 
-    def __init__(self, instance: PrivateInstance, link: SimLink, *, duty_ns: int = DUTY_NS) -> None:
+    ``strategy`` replaces the configured one.
+    """
+
+    def __init__(self, instance: PrivateInstance, link: SimLink, strategy: Strategy | None = None) -> None:
         self.instance, self.link, self.clock = instance, link, instance.clock
-        self._duty_ns = duty_ns
         self._next_duty_ns = 0
         self._next_collect_ns = 0
-        self.steps = 0
         context = instance.context
         self.observer = Observer(context(topology.RECORDER))
         self.watchdog = Watchdog(watchdog_context := context(topology.WATCHDOG))
@@ -86,7 +92,7 @@ class Simulation:
         self.watchdog.takeover.connection = NoSecondConnection(gw.host, gw.port, gw.emergency_client_id)
         self.bridge = BrokerBridge(bridge_context := context(topology.BRIDGE), link)
         self.ml = MlService(ml_context := context(topology.ML))
-        self.algo = Algo(algo_context := context(topology.ALGO))
+        self.algo = Algo(algo_context := context(topology.ALGO), strategy)
         self._watchdog = Driven(watchdog_context, self.watchdog)
         self._bridge = Driven(bridge_context, self.bridge)
         self._ml = Driven(ml_context, self.ml)
@@ -118,23 +124,45 @@ class Simulation:
 
     def _step(self, now_ns: int) -> None:
         self.clock.now = now_ns = max(now_ns, self.clock.now)
-        self.steps += 1
+        self._work(now_ns)
+        if now_ns < self._next_duty_ns:
+            return
+        self.observer.look(now_ns)
+        for service in self.services:
+            service.agent.do_work(now_ns)
+            service.duties(now_ns)
+        self._next_duty_ns = now_ns + (DUTY_NS if self.at_risk else IDLE_NS)
+        if self.bridge.lag():  # duties may ask for orders too
+            self._work(now_ns)
+        if now_ns >= self._next_collect_ns:
+            self._next_collect_ns = now_ns + _COLLECT_NS
+            gc.collect()
+
+    def _work(self, now_ns: int) -> None:
+        """Drive each agent as long as what it reads may have changed."""
         bridge, ml, algo = self.bridge, self.ml, self.algo
+        heard = bridge.do_work(now_ns)
         for _ in range(_ROUNDS):
-            work = bridge.do_work(now_ns)
-            work += ml.do_work(now_ns)
-            work += algo.do_work(now_ns)
-            if not work:
-                break
-        if now_ns >= self._next_duty_ns:
-            self._next_duty_ns = now_ns + self._duty_ns
-            self.observer.look(now_ns)
-            for service in self.services:
-                service.agent.do_work(now_ns)
-                service.duties(now_ns)
-            if now_ns >= self._next_collect_ns:
-                self._next_collect_ns = now_ns + _COLLECT_NS
-                gc.collect()
+            if not heard:
+                return
+            ml.do_work(now_ns)
+            if not algo.do_work(now_ns):
+                return
+            if bridge.lag():
+                self.watchdog.do_work(now_ns)
+                self._next_duty_ns = min(self._next_duty_ns, now_ns + DUTY_NS)
+            heard = bridge.do_work(now_ns)
+
+    @property
+    def at_risk(self) -> bool:
+        """Is anything held, or working?"""
+        bridge = self.bridge
+        return bridge.register.active_count > 0 or any(h.qty for h in bridge.accounts.holdings)
+
+    @property
+    def ticks(self) -> int:
+        """Ticks that the bridge has published."""
+        return int(self._bridge.context.counters.get("ticks"))
 
     def close(self) -> None:
         """End in order: the strategy asks for the end of its entries, and that is waited for."""
@@ -155,8 +183,10 @@ def _no_collection() -> Iterator[None]:
     """Collections happen between duties only: one inside a guardrail's evaluation would count as slowness."""
     was = gc.isenabled()
     gc.disable()
+    gc.freeze()  # what is there already need not be looked at again and again
     try:
         yield
     finally:
+        gc.unfreeze()
         if was:
             gc.enable()

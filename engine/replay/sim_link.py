@@ -18,6 +18,7 @@ import numpy.typing as npt
 from engine.broker.link import Line, LinkPhase, WireOrder
 from engine.broker.news import AccountEnd, ExecutionNews, HaltNews, LinkDown, LinkUp, News, TimeNews
 from engine.domain.codes import DepthOp
+from engine.domain.instruments import MAX_SYMBOLS
 from engine.model.history import ticks_of
 from engine.paper.port import MARKET_EVENT, MarketEventKind
 from engine.replay.exchange import SimExchange
@@ -28,7 +29,13 @@ NEVER = (1 << 62) - 1
 SERVER_VERSION = 176
 _ACCOUNT_NS = 180_000_000_000
 """The broker repeats account values this often although nothing was traded."""
-_OWN = (MarketEventKind.OWN_FILL, MarketEventKind.OWN_DONE)
+_KINDS = {
+    Line.DEPTH: (int(MarketEventKind.DEPTH), int(MarketEventKind.RESET)),
+    Line.PRINTS: (int(MarketEventKind.TRADE),),
+}
+_SPOKEN = np.zeros(256, bool)
+_SPOKEN[[int(MarketEventKind.OWN_FILL), int(MarketEventKind.OWN_DONE), int(MarketEventKind.HALT)]] = True
+"""Kinds of events that become news rather than ticks."""
 Records = npt.NDArray[np.void]
 Request = Callable[[int], list[News]]
 
@@ -56,7 +63,8 @@ class SimLink:
         """(when it is seen, news), in time order."""
         self._events: deque[Records] = deque()
         """What the subscriber will see of the market, in time order."""
-        self._lines: set[tuple[int, Line]] = set()
+        self._wanted: npt.NDArray[np.bool_] = np.zeros((MAX_SYMBOLS, 256), bool)
+        """By symbol and kind of event: is it subscribed?"""
         self._session = 0
         self._executions_id = 0
         self._account_due = False
@@ -85,7 +93,7 @@ class SimLink:
         self._queued.clear()
         self._telling.clear()
         self._events.clear()
-        self._lines.clear()
+        self._wanted[:] = False
 
     def fileno(self) -> int:
         return -1
@@ -98,6 +106,12 @@ class SimLink:
             self._arriving[0][0] if self._arriving else NEVER,
             self._telling[0][0] if self._telling else NEVER,
         )
+        # Rows that show nothing (deep levels) are skipped, as far as no order can arrive before them.
+        free_ns = min(due, self._now() + self._latency_ns)
+        while not self._events and (row_ns := self.exchange.market.next_ns()) < free_ns:
+            self._run(row_ns)
+            if self._telling:
+                due = min(due, self._telling[0][0])
         if self._events:
             return min(due, int(self._events[0]["t_ns"][0]) + self._latency_ns)
         return min(due, self.exchange.market.next_ns() + self._latency_ns)
@@ -114,25 +128,15 @@ class SimLink:
     def _run(self, t_ns: int) -> None:
         for events in self.exchange.advance(t_ns):
             kind = events["kind"]
-            own = (kind == _OWN[0]) | (kind == _OWN[1])
-            for event in events[own]:
+            for event in events[_SPOKEN[kind]]:
                 at_ns = int(event["t_ns"])
-                self._tell(self.exchange.own(event, at_ns), at_ns)
-            for event in events[kind == MarketEventKind.HALT]:
-                self._tell([HaltNews(int(event["symbol"]), event["flag"] == 1)], int(event["t_ns"]))
-            seen = events[self._wanted(events)]
+                if event["kind"] == MarketEventKind.HALT:
+                    self._tell([HaltNews(int(event["symbol"]), event["flag"] == 1)], at_ns)
+                else:
+                    self._tell(self.exchange.own(event, at_ns), at_ns)
+            seen = events[self._wanted[events["symbol"], kind]]
             if len(seen):
                 self._events.append(seen)
-
-    def _wanted(self, events: Records) -> npt.NDArray[np.bool_]:
-        kind, symbol = events["kind"], events["symbol"]
-        found: npt.NDArray[np.bool_] = np.zeros(len(events), bool)
-        for s, line in self._lines:
-            if line == Line.DEPTH:
-                found |= (symbol == s) & ((kind == MarketEventKind.DEPTH) | (kind == MarketEventKind.RESET))
-            elif line == Line.PRINTS:
-                found |= (symbol == s) & (kind == MarketEventKind.TRADE)
-        return found
 
     def _tell(self, news: list[News], t_ns: int) -> None:
         if self.phase == LinkPhase.CLOSED:
@@ -251,7 +255,7 @@ class SimLink:
 
         def arrive(t_ns: int) -> list[News]:
             if session == self._session:
-                self._lines.add((symbol, line))
+                self._wanted[symbol, list(_KINDS.get(line, ()))] = True
                 if line == Line.DEPTH:
                     self._events.append(self._book(symbol, t_ns))
             return []
@@ -274,8 +278,8 @@ class SimLink:
 
     def unsubscribe(self, symbol: int, line: Line) -> None:
         """At once for what is on its way: a late message of a cancelled subscription is dropped."""
-        self._lines.discard((symbol, line))
-        kinds = (MarketEventKind.DEPTH, MarketEventKind.RESET) if line == Line.DEPTH else (MarketEventKind.TRADE,)
+        kinds = _KINDS.get(line, ())
+        self._wanted[symbol, list(kinds)] = False
         left = deque[Records]()
         for events in self._events:
             kept = events[(events["symbol"] != symbol) | ~np.isin(events["kind"], kinds)]

@@ -9,7 +9,8 @@
 Invariants
 1. The epoch only rises; every change of owner gives a new one. 2. WATCHDOG owns only after the exit of the fenced
 bridge has been seen. 3. The bridge gets the right back only from NOBODY/WATCHDOG/LEAVING with a new incarnation, and
-from WATCHDOG only when it has reconciled and no flatten of the watchdog's is under way.
+from WATCHDOG only when it has reconciled and no flatten of the watchdog's is under way. 4. Whatever came before, a
+bridge that is back, reconciled and well gets the right within three steps once the watchdog has nothing left to close.
 """
 
 from __future__ import annotations
@@ -59,12 +60,14 @@ class Ownership:
 
 def step(state: Ownership, bridge: BridgeFacts, g: Guardrails, now_ns: int) -> tuple[Ownership, Step]:
     """Advance by what is seen of the bridge."""
+    newcomer = bridge.alive and bridge.incarnation > state.incarnation
     if state.fencing:
-        if not bridge.exit_seen:
+        # A newcomer proves the exit too: it can't register while the fenced process lives, and it may be there before
+        # anybody has looked. Without this the right to send would wait for an exit that nobody can see any more.
+        if not (bridge.exit_seen or newcomer):
             return state, Step.NONE
         taken = replace(state, owner=Owner.WATCHDOG, epoch=state.epoch + 1, since_ns=now_ns, fencing=False)
         return taken, Step.TAKE_OVER
-    newcomer = bridge.alive and bridge.incarnation > state.incarnation
     if state.owner == Owner.BRIDGE:
         return _normal(state, bridge, g, now_ns, newcomer)
     if newcomer and not bridge.hung and not bridge.leaving:

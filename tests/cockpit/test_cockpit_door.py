@@ -232,7 +232,7 @@ async def test_a_bearer_body_is_json_whatever_its_content_type_says(rig) -> None
 
 
 async def test_a_read_token_may_look_and_not_touch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from conftest import start_rig, stop_rig
+    from cockpit_rig import start_rig, stop_rig
 
     monkeypatch.setenv("L2DASH_READ_TOKEN", "r" * 40)
     rig = await start_rig(tmp_path, monkeypatch)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -107,7 +108,23 @@ class System:
         parts = ["\n".join(self.lines[-40:])]
         for log in sorted((self.directory / "state" / "logs").glob("*.log")):
             parts.append(f"--- {log.name}\n" + "\n".join(log.read_text().splitlines()[-12:]))
+        parts.append("--- status\n" + self.cli("status").stdout)
+        parts.append("--- orders\n" + self.cli("orders", "-n", "15").stdout)
+        parts.append("--- journal\n" + "\n".join(self.journal()))
         return "\n".join(parts)
+
+    def journal(self, limit: int = 60) -> list[str]:
+        """The last guardrail transitions and events, in words."""
+        path = self.directory / "state" / "journal.db"
+        if not path.exists():
+            return []
+        query = " union all ".join(
+            f"select wall_ns, ring, kind, code, symbol, ref_id, value, limit_value, text from {table}"
+            for table in ("events", "guardrails")
+        )
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as journal:
+            rows = journal.execute(f"select * from ({query}) order by wall_ns desc limit {limit}").fetchall()
+        return [f"{row[0] / 1e9:.3f} {row[1:]}" for row in reversed(rows)]
 
     def stop(self, timeout_s: float = 40.0) -> int:
         """Ctrl-C; returns the exit code. Kills what is left, by pid."""
@@ -156,11 +173,15 @@ class System:
     def post(self, path: str, body: Any = None) -> tuple[int, Any]:
         return self.http("POST", self.base + path, body)
 
-    def pids(self) -> dict[str, int]:
+    def lives(self) -> dict[str, Any]:
+        """Heartbeats of the living services, read straight from shared memory."""
         from engine.runtime.instance import living, running_config
 
         config = running_config(self.name)
-        return {life.service: life.pid for life in living(config)} if config else {}
+        return {life.service: life for life in living(config)} if config else {}
+
+    def pids(self) -> dict[str, int]:
+        return {name: life.pid for name, life in self.lives().items()}
 
     def state(self) -> Any:
         return self.get("/api/state")

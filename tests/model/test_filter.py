@@ -139,7 +139,7 @@ def test_a_stuck_feed_becomes_invalid_although_it_fits() -> None:
     assert models[0]["valid"] == 0
 
 
-def test_bars_without_a_book_rest_the_filter_and_count_against_validity() -> None:
+def test_bars_without_a_book_rest_the_filter_and_leave_no_verdict_behind() -> None:
     model = known_model()
     f, models = regime_filter(model)
     x, _ = draw(model, 20, seed=8)
@@ -151,6 +151,22 @@ def test_bars_without_a_book_rest_the_filter_and_count_against_validity() -> Non
     assert (models[0]["probability"] == probability).all()
     assert models[0]["bars"] == 20
     assert models[0]["valid"] == 0
+    step(f, x[0], 26)
+    assert models[0]["valid"] == 1
+
+
+def test_an_outage_of_a_minute_with_a_standing_book_does_not_fail_the_validity_check() -> None:
+    model = known_model()
+    f, models = regime_filter(model)
+    x, _ = draw(model, 30, seed=8)
+    for n in range(30):
+        step(f, x[n], n)
+    idle = model.shift + model.scale * 50.0
+    for n in range(30, 36):
+        step(f, idle, n)
+    step(f, x[0], 36)
+    assert models[0]["invalid_share"] < 0.15
+    assert models[0]["valid"] == 1
 
 
 def test_drift_is_small_on_training_data_and_large_on_a_shifted_feature() -> None:

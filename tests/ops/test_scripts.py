@@ -73,6 +73,7 @@ def run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
         (["ops/backup.sh"], ["backup"]),
         (["ops/restore.sh", "2024-01-02"], ["restore 2024-01-02"]),
         (["ops/retrain.sh", "--synthetic"], ["retrain --synthetic"]),
+        (["ops/drill.sh", "all", "--json"], ["drill all --json"]),
     ],
 )
 def test_script_passes_its_arguments_on(tmp_path: Path, command: list[str], calls: list[str]) -> None:

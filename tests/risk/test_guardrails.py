@@ -249,6 +249,17 @@ def test_failing_validity_counts_like_low_confidence() -> None:
     assert conf(facts, G, state, NOW + 60 * S)[0].breach == Breach.KILL
 
 
+def test_models_without_a_live_book_are_no_verdict_however_long_the_outage() -> None:
+    facts = quiet()
+    facts = replace(facts, models=replace(facts.models, valid=[False] * 8))
+    for broken in (k.SEEN | k.OPEN | k.WARMED, k.SEEN | k.OPEN | k.WARMED | k.VALID | k.STALE):
+        facts.table[:, k.FLAGS] = broken
+        state = ConfState()
+        for at in (0, 10, 59):
+            result, state = conf(facts, G, state, NOW + at * S)
+            assert (result.state, result.breach) == (BadgeState.STALE, Breach.NONE)
+
+
 @some
 @given(st.floats(0, 6), st.integers(0, 3), st.integers(0, 3_000))
 def test_drift_needs_the_distance_the_time_and_a_second_quote(distance: float, quotes: int, ms: int) -> None:

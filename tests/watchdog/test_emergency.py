@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable
@@ -69,6 +70,7 @@ def test_garbage_is_a_named_error(bad: bytes) -> None:
 @pytest.mark.parametrize("version", [157, 176])
 @pytest.mark.parametrize("limit", [math.nan, 150.25])
 def test_place_order_has_the_layout_of_the_reference_client(version: int, limit: float) -> None:
+    asyncio.set_event_loop(asyncio.new_event_loop())  # the library asks for one when it is imported
     from ib_insync import Client, LimitOrder, MarketOrder, Stock, TagValue  # noqa: F401
 
     sent: list[tuple[object, ...]] = []

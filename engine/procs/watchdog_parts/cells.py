@@ -254,6 +254,11 @@ class Senses:
         gone = int(a["stream_gone_since_ns"])
         return StreamFacts(now_ns - gone if gone else -1, self.alive(topology.COCKPIT, now_ns), bool(a["kill_on_gone"]))
 
+    def forget_index(self, before_ns: int) -> None:
+        """Values of the index before this time no longer count for its move."""
+        self.index_stamps[self.index_stamps < before_ns // k.BUCKET_NS] = k.NO_STAMP
+        self.index_out[2] = 0.0
+
     def index(self, now_ns: int, breach_ns: int = 0) -> IndexFacts:
         watched = self._ctx.index_symbol >= 0
         regular, _ = self._hours(self._ctx.clock.wall_ns(now_ns))

@@ -89,7 +89,7 @@ class Commands:
         stops.release_pause(by, now_ns, source, done)
 
     def _reset(self, command_id: int, source: int, request: ResetRequest, by: str, now_ns: int) -> None:
-        _agent, stops = self._agent, self._agent.stops
+        agent, stops = self._agent, self._agent.stops
         found = refusals(
             self.reset_facts(now_ns), request, self._ctx.config.guardrails.cooling_s, stops.latch.kill_id, now_ns
         )
@@ -106,12 +106,15 @@ class Commands:
         ]
         text = f"{by}{' (' + ', '.join(extra) + ')' if extra else ''}"
         paused = self._ctx.config.instance.mode == "live"
+        unlock = bool(flags & OVERRIDE_DAY) and agent.day_locked
 
         def done() -> None:
+            if unlock:
+                agent.guard.lift_day(self._ctx.clock.now_ns())
             state = "PAUSED: resume when ready" if paused or stops.latch.pause else "ACTIVE"
             self._done(command_id, CommandKind.RESET, source, f"released; now {state}", self._ctx.clock.now_ns())
 
-        stops.release_kill(text, now_ns, source, done, pause_after=paused)
+        stops.release_kill(text, now_ns, source, done, pause_after=paused, unlock=unlock)
 
     def reset_facts(self, now_ns: int) -> ResetFacts:
         agent = self._agent

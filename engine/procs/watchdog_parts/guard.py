@@ -14,7 +14,7 @@ from engine.procs.watchdog_parts.stops import Stops
 from engine.risk.guardrails import kernels as k
 from engine.risk.guardrails import spread as spread_rule
 from engine.risk.guardrails.blocks import Blocks, Duties, blocks
-from engine.risk.guardrails.dd import DdState, anchored
+from engine.risk.guardrails.dd import DdState, anchored, lifted
 from engine.risk.guardrails.evaluate import FAST, SLOW, Evaluator
 from engine.risk.guardrails.result import BadgeResult, Breach
 from engine.runtime.context import Context
@@ -70,6 +70,12 @@ class Guard:
             self._run(Badge.DD, now_ns)
             self._senses.facts = replace(self._senses.facts, index=self._senses.index(now_ns))
 
+    def lift_day(self, now_ns: int) -> None:
+        """A named override has been released: loss and index are measured anew from here."""
+        self.day = lifted(self.day, self._ctx.clock.wall_ns(now_ns))
+        self._senses.forget_index(now_ns)
+        self._senses.facts = replace(self._senses.facts, index=self._senses.index(now_ns))
+
     def fast(self, now_ns: int) -> None:
         """The rules that a single price or fill can break, when it has come near to that.
 
@@ -83,8 +89,8 @@ class Guard:
             self._run(Badge.POS, now_ns)
         day, g = self.day.day, self._ctx.config.guardrails
         equity = day.base_usd + totals[k.PNL_TOTAL_USD] - facts.account.commissions_usd
-        limit = share * min(g.drawdown_usd, g.drawdown_pct / 100.0 * day.start_usd)
-        calm = equity > day.start_usd - limit and equity > day.peak_usd - limit  # NaN: not calm
+        limit = share * min(g.drawdown_usd, g.drawdown_pct / 100.0 * day.from_usd)
+        calm = equity > day.from_usd - limit and equity > day.peak_usd - limit  # NaN: not calm
         if not calm or self._shown.get(Badge.DD) != BadgeState.OK:
             self._run(Badge.DD, now_ns)
 
@@ -125,7 +131,7 @@ class Guard:
             if self._stops.kill_symbols(result.symbols, text, now_ns):
                 self._flattening.start(text, Source.WATCHDOG, now_ns, cause_ns=now_ns, scope=result.symbols)
             return
-        if badge == Badge.DD and self.day.day.session:
+        if result.locks_day and self.day.day.session:
             day = self.day.day
             if day.tripped != day.session:
                 self.day = replace(self.day, day=replace(day, tripped=day.session))

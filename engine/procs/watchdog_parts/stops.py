@@ -121,11 +121,17 @@ class Stops:
         self.latch = replace(self.latch, **changes)  # type: ignore[arg-type]
         self._write()
 
-    def release_kill(self, text: str, now_ns: int, source: int, done: Callable[[], None], pause_after: bool) -> None:
-        """File first; ``done`` is called once it is on disk and the cell published. Any new stop meanwhile wins."""
+    def release_kill(
+        self, text: str, now_ns: int, source: int, done: Callable[[], None], pause_after: bool, unlock: bool = False
+    ) -> None:
+        """File first; ``done`` is called once it is on disk and the cell published. Any new stop meanwhile wins.
+
+        ``unlock``: a named override lifts the day's lock as well.
+        """
         released = replace(
             self.latch, kill=False, kill_reasons=0, kill_text="", kill_source=0, awaits_link=False, symbol_kill=0,
-            released_kill_id=now_ns, pause=self.latch.pause or pause_after,
+            released_kill_id=now_ns, locked_session=0 if unlock else self.latch.locked_session,
+            pause=self.latch.pause or pause_after,
             pause_text=self.latch.pause_text if self.latch.pause or not pause_after else "paused after a reset",
         )  # fmt: skip
         self._begin(released, StopEvent.KILL_RELEASED, text, source, done)

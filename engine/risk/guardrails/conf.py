@@ -27,11 +27,15 @@ def conf(facts: Facts, g: Guardrails, state: ConfState, now_ns: int) -> tuple[Ba
     if not models.loaded or not models.service_alive:
         what = "no model is loaded" if models.service_alive else "ml-service is not running"
         return BadgeResult(BadgeState.WARMING, 0.0, limit, what), ConfState(0, BadgeState.WARMING)
-    low = known = 0
+    low = known = blind = 0
     weakest, weakest_at = 2.0, 0
     for i in range(n):
         flags = int(facts.table[i, k.FLAGS])
-        if models.warming[i] or flags & (k.STALE | k.HALTED) or not flags & k.OPEN:
+        if models.warming[i] or flags & k.HALTED or not flags & k.OPEN:
+            continue
+        # Without a live book there is nothing to judge a model by: a link that flaps is not a strange market.
+        if flags & k.STALE or not flags & k.VALID:
+            blind |= 1 << i
             continue
         known += 1
         if not models.valid[i] or models.ema[i] < g.confidence:
@@ -39,6 +43,10 @@ def conf(facts: Facts, g: Guardrails, state: ConfState, now_ns: int) -> tuple[Ba
         if models.ema[i] < weakest:
             weakest, weakest_at = models.ema[i], i
     count = low.bit_count()
+    if not known and blind:
+        return BadgeResult(BadgeState.STALE, 0.0, limit, "no live book to judge the models by"), ConfState(
+            0, BadgeState.STALE
+        )
     if not known:
         opened = any(int(f) & k.OPEN or not int(f) & k.SEEN for f in facts.table[:, k.FLAGS])
         badge = BadgeState.WARMING if opened else BadgeState.OK

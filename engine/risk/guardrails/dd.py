@@ -20,6 +20,8 @@ class Day:
     """Persisted in ``risk.json``. ``base_usd``: equity = base_usd + P&L at marks - commissions.
 
     ``session``: YYYYMMDD. ``tripped``: session date of the last trip; no release before the next without an override.
+    ``lifted_usd``: equity at which an override lifted that lock; the limits apply anew from there, NaN without one.
+    ``lifted_wall_ns``: when that was, 0 never.
     """
 
     session: int = 0
@@ -27,6 +29,13 @@ class Day:
     start_usd: float = math.nan
     peak_usd: float = math.nan
     tripped: int = 0
+    lifted_usd: float = math.nan
+    lifted_wall_ns: int = 0
+
+    @property
+    def from_usd(self) -> float:
+        """What a loss is measured from: the day's start, or the equity when an override lifted the lock."""
+        return self.start_usd if math.isnan(self.lifted_usd) else self.lifted_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,17 @@ def anchored(state: DdState, facts: Facts, session: int) -> DdState:
     return DdState(day=day, equity_usd=start)
 
 
+def lifted(state: DdState, wall_ns: int) -> DdState:
+    """A named override: the day may go on, and both limits apply anew from the present equity.
+
+    Without this the loss that tripped the rule would trip it again in the cycle after the release.
+    """
+    day = replace(state.day, tripped=0, lifted_wall_ns=wall_ns)
+    if math.isfinite(state.equity_usd):
+        day = replace(day, lifted_usd=state.equity_usd, peak_usd=state.equity_usd)
+    return replace(state, day=day, candidate_usd=math.nan, candidate_ns=0)
+
+
 def dd(facts: Facts, g: Guardrails, state: DdState, now_ns: int) -> tuple[BadgeResult, DdState]:
     """KILL on a drawdown beyond min(drawdown_usd, drawdown_pct) from start or peak, or on the index."""
     index = facts.index
@@ -65,6 +85,7 @@ def dd(facts: Facts, g: Guardrails, state: DdState, now_ns: int) -> tuple[BadgeR
             text,
             breach=Breach.KILL,
             cause_ns=index.breach_ns,
+            locks_day=True,
         )
         return result, replace(_equity(facts, state, now_ns), state=result.state)
     state = _equity(facts, state, now_ns)
@@ -103,8 +124,9 @@ def _drawdown(facts: Facts, g: Guardrails, state: DdState, now_ns: int) -> tuple
     day, equity = state.day, state.equity_usd
     if math.isnan(day.base_usd) or math.isnan(equity):
         return BadgeResult(BadgeState.WARMING, 0.0, g.drawdown_usd, "waiting for the account's values"), state
-    refs = {"start": (day.start_usd,), "peak": (day.peak_usd,), "both": (day.start_usd, day.peak_usd)}[g.drawdown_from]
-    names = {"start": ("start",), "peak": ("peak",), "both": ("start", "peak")}[g.drawdown_from]
+    refs = {"start": (day.from_usd,), "peak": (day.peak_usd,), "both": (day.from_usd, day.peak_usd)}[g.drawdown_from]
+    start = "start" if math.isnan(day.lifted_usd) else "override"
+    names = {"start": (start,), "peak": ("peak",), "both": (start, "peak")}[g.drawdown_from]
     fall, limit, name = -math.inf, g.drawdown_usd, names[0]
     for ref, ref_name in zip(refs, names, strict=True):
         ref_limit = min(g.drawdown_usd, g.drawdown_pct / 100.0 * ref)
@@ -114,7 +136,7 @@ def _drawdown(facts: Facts, g: Guardrails, state: DdState, now_ns: int) -> tuple
             fall, limit, name = ref - equity, ref_limit, ref_name
     if fall > limit:
         text = f"equity {equity:,.0f} is {fall:,.0f} below the day's {name}, limit {limit:,.0f} USD"
-        return BadgeResult(BadgeState.TRIPPED, fall, limit, text, breach=Breach.KILL), state
+        return BadgeResult(BadgeState.TRIPPED, fall, limit, text, breach=Breach.KILL, locks_day=True), state
     unmarked = _unmarked(facts)
     if unmarked:
         since = state.unmarked_since_ns or now_ns

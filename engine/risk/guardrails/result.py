@@ -36,6 +36,8 @@ class BadgeResult:
     block_reasons: int = 0
     cause_ns: int = 0
     """Time of the tick that made the rule true, if one did."""
+    locks_day: bool = False
+    """No release before the next session without a named override: a loss, or the index."""
 
 
 UNITS = ("bps", "USD", "per s", "ms", "USD", "", "symbols", "%")

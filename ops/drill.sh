@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Trip guardrails by their real causes on a private sim system, and show the course with times. Pages nobody.
+# usage: ops/drill.sh BADGE...|all [--json] [--instance NAME]
+set -eu
+# shellcheck source=ops/lib.sh
+. "$(dirname "$0")/lib.sh"
+cd "$root"
+l2dash drill "$@"
