@@ -46,6 +46,12 @@ class _Encoder(Client):  # type: ignore[misc]
         super().__init__(wrapper)
         self._sink = sink
 
+    def send(self, *fields: Any, **options: Any) -> None:
+        """What is asked of a link that has just gone is dropped, where the library would raise: the order concerned
+        stays in question, and the books that are read after the reconnect settle it."""
+        if self.isConnected():
+            super().send(*fields, **options)
+
     def sendMsg(self, msg: str) -> None:
         raw = msg.encode()
         self._sink(len(raw).to_bytes(4, "big") + raw)

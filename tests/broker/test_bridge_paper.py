@@ -309,6 +309,18 @@ def test_mute_gateway_is_left_and_reached_again(own: Rig, paper: PaperThread) ->
     assert any("mute" in text for text in rig.texts(EventKind.CONNECTIVITY))
 
 
+def test_cancels_asked_for_as_the_link_dies_do_no_harm_and_the_order_is_settled_afterwards(
+    own: Rig, paper: PaperThread
+) -> None:
+    intent = own.order(1, 10, limit=own.near(1, -0.5))
+    own.until(lambda: OrderState.WORKING in own.states(intent))
+    own.bridge.commands.cancel_entries(own.now())
+    own.bridge.link.disconnect("cut between the decision and the socket")
+    own.bridge.housekeeping(own.now())  # sends what is due: nothing may raise
+    own.until(lambda: own.broker.read()["link"] == LinkState.UP and own.broker.read()["reconciled"] == 1, 20.0)
+    own.until(lambda: own.states(intent)[-1] in (OrderState.CANCELLED, OrderState.WORKING), 20.0)
+
+
 def test_leaving_cancels_entries_and_keeps_positions(own: Rig, paper: PaperThread) -> None:
     rig = own
     rig.filled(0, 100)
