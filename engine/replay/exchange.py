@@ -68,7 +68,7 @@ class SimExchange:
         self._perm_of: dict[int, int] = {}
         self._executions: list[n.ExecutionNews] = []
         self._out: Events = np.zeros(8192, MARKET_EVENT)
-        self._now_ns = now_ns
+        self._now_ns = now_ns - 1  # what happens at ``now_ns`` itself has not been played
         self._touched = True
         """A request has changed the market since it was last asked what happened."""
         self.next_order_id = 1
