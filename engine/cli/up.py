@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,10 +28,25 @@ LIVE = "L2DASH_LIVE"
 @click.option("--live", is_flag=True, help=f"required for live trading [env {LIVE}=1]")
 @click.option("--observe", is_flag=True, help="signals and guardrails, no orders")
 @click.option("--collect", is_flag=True, help="record market data only: no model, no strategy")
+@click.option("--market", metavar="FILE", help="sim: play an order-book recording instead of the generated market")
+@click.option("--start", metavar="HH:MM", help="with --market: time of day in the recording to begin at")
 @click.option("--detach", is_flag=True, help="return when everything is ready; stop with `l2dash down`")
-def up(config_file: Path | None, mode: str | None, live: bool, observe: bool, collect: bool, detach: bool) -> int:
+def up(
+    config_file: Path | None,
+    mode: str | None,
+    live: bool,
+    observe: bool,
+    collect: bool,
+    market: str | None,
+    start: str | None,
+    detach: bool,
+) -> int:
     """Start everything; Ctrl-C stops in order. The mode is sim unless the configuration says otherwise."""
-    sections = {"strategy": {"enabled": False}} if observe or collect else {}
+    sections: dict[str, dict[str, Any]] = {"strategy": {"enabled": False}} if observe or collect else {}
+    if start and not market:
+        raise click.UsageError("--start names a time in a recording: give it with --market FILE")
+    if market:
+        sections |= recording(market, start)
     if observe or collect:
         os.environ["L2DASH_COLLECT" if collect else "L2DASH_OBSERVE"] = "1"  # inherited by the services
     config = starting(config_file, mode=mode, sections=dict(sections))
@@ -40,6 +55,18 @@ def up(config_file: Path | None, mode: str | None, live: bool, observe: bool, co
     if detach:
         return _detached(config, collect)
     return _supervise(config, collect, click.echo, click.echo)
+
+
+def recording(market: str, start: str | None) -> dict[str, dict[str, Any]]:
+    """Configuration that plays a recording: its one symbol, no index. Raises CliError naming the file's defect."""
+    from engine.paper.market.lobster_file import LobsterError, read_lobster
+
+    try:
+        day = read_lobster(market)
+    except (LobsterError, OSError) as error:
+        raise CliError(str(error)) from error
+    paper = {"market": str(Path(market).absolute()), **({"start": start} if start else {})}
+    return {"paper": paper, "universe": {"stocks": [{"symbol": day.symbol}], "index": "none"}}
 
 
 def require_live_flag(config: Config, live: bool) -> None:

@@ -1,0 +1,135 @@
+"""A day that the test itself records, replayed: what ml-service makes of it must come out again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.cli.errors import run
+from engine.config import Config
+from engine.domain.instruments import SIM_UNIVERSE
+from engine.model.bundle import Registry
+from engine.model.history import ticks_of
+from engine.paper.market.synthetic import SyntheticMarket
+from engine.paper.port import MARKET_EVENT
+from engine.procs.ml_service import MlService
+from engine.procs.recorder import create
+from engine.replay.session import NoTicks, compare, portions, recorded_signals, replay
+from engine.runtime.testing import instance
+from engine.store.read import recorded_days
+from shm.layouts import SIGNAL_BAR
+
+from replay_world import replay_model
+
+STOCKS = ("AAPL", "MSFT")
+STEP_NS = 7_000_000
+SECONDS = 95
+
+
+@dataclass
+class Day:
+    config: Config
+    date: int
+    ticks: int
+    signals: int
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
+    """A minute and a half of two stocks, recorded by the real recorder while the real ml-service runs."""
+    state = tmp_path_factory.mktemp("day") / "state"
+    sections = {"universe": {"stocks": [{"symbol": s} for s in STOCKS], "index": "none"}, "recorder": {"min_free_bytes": 1}}
+    registry = Registry(state / "models")
+    registry.promote(registry.add(replay_model()).version)
+    with instance(state, sections) as world:
+        clock = world.clock
+        recorder = create(world.context("recorder"))
+        recorder.on_start(clock.now)
+        writer = world.context("broker-bridge").ring_writer("ticks")
+        ml = MlService(world.context("ml-service"))
+        ml.on_start(clock.now)
+        market = SyntheticMarket(SIM_UNIVERSE[:2], None, 3, 10, start_ns=clock.now, messages_per_s=300.0)
+        out = np.zeros(1 << 14, MARKET_EVENT)
+        end = clock.now + SECONDS * 1_000_000_000
+        published, turn = 0, 0
+        while clock.now < end:
+            clock.advance(STEP_NS)
+            market.advance(clock.now)
+            ticks = ticks_of(out[: market.poll(out)])
+            ticks["t_socket_ns"] = clock.now
+            ticks["t_decoded_ns"] = clock.now
+            writer.publish(ticks)
+            published += len(ticks)
+            ml.do_work(clock.now)
+            turn += 1
+            if turn % 3 == 0:
+                ml.housekeeping(clock.now)
+                recorder.do_work(clock.now)
+        recorder.on_close(clock.now)
+        signals = world.context("cockpit").ring_reader("signals")
+        signals.seek(0)
+        (date,) = recorded_days(state)
+        yield Day(world.config, date, published, signals.waiting)
+
+
+def test_every_recorded_bar_comes_out_as_it_was(day: Day) -> None:
+    found = replay(day.config, day.date)
+    assert found.summary.ticks == day.ticks
+    assert found.comparison.bars_recorded >= 2 * (SECONDS // 10 - 1)
+    assert found.comparison.bars_differ == 0, found.comparison.differ_first
+    assert found.reproduced
+    assert (found.lives, found.lost_ticks, found.missing_models) == (1, 0, ())
+
+
+def test_a_replay_gives_the_same_twice(day: Day) -> None:
+    first, second = replay(day.config, day.date), replay(day.config, str(day.date))
+    assert first.comparison == second.comparison
+    assert first.signals_replayed == second.signals_replayed > 0
+
+
+def test_a_signal_that_was_recorded_otherwise_is_found_and_named(day: Day) -> None:
+    recorded = recorded_signals(day.config.state_dir, day.date)
+    bars = recorded[(recorded["flags"] & SIGNAL_BAR) != 0]
+    wrong = bars.copy()
+    wrong["confidence"][3] += 0.25
+    total, same, differ, first = compare(wrong, bars, 10.0)
+    assert (total, same, differ) == (len(bars), len(bars) - 1, 1)
+    assert "confidence" in first
+
+
+def test_ticks_come_back_in_one_life_without_a_gap(day: Day) -> None:
+    found = list(portions(day.config.state_dir, day.date))
+    assert {p.life for p in found} == {0}
+    assert not any(p.lost for p in found)
+    assert sum(len(p.ticks) for p in found) == day.ticks
+
+
+def test_the_record_is_not_touched(day: Day) -> None:
+    before = {p: p.stat().st_mtime_ns for p in Path(day.config.state_dir).rglob("*") if p.is_file()}
+    replay(day.config, day.date)
+    assert {p: p.stat().st_mtime_ns for p in Path(day.config.state_dir).rglob("*") if p.is_file()} == before
+
+
+def test_a_day_without_ticks_is_refused_by_name(day: Day) -> None:
+    with pytest.raises(NoTicks, match="20200101"):
+        replay(day.config, "2020-01-01")
+
+
+def test_the_command_prints_the_comparison_and_exits_three_without_ticks(
+    day: Day, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from engine.cli import settings
+    from engine.cli.app import app
+
+    monkeypatch.setattr(settings, "running", lambda *_: day.config)
+    name = f"{day.date // 10000}-{day.date // 100 % 100:02d}-{day.date % 100:02d}"
+    assert run(app, ["replay", name]) == 0
+    assert "every recorded bar came out as it was recorded" in capsys.readouterr().out
+    assert run(app, ["replay", "2020-01-01"]) == 3
+    assert run(app, ["replay", "yesterday"]) == 2
+    assert run(app, ["replay"]) == 0
+    assert name in capsys.readouterr().out
