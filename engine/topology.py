@@ -136,7 +136,10 @@ ORDER_RINGS = ("orders.watchdog", "orders.cli", "orders.operator", "orders.algo"
 COMMAND_RINGS = ("commands.watchdog", "commands.cli", "commands.operator")
 
 EXCEPTIONS = {
-    (ALGO, BRIDGE): "the order/fill cycle: orders gate on the bridge, executions come back lossy and never wait for algo",
+    (
+        ALGO,
+        BRIDGE,
+    ): "the order/fill cycle: orders gate on the bridge, executions come back lossy and never wait for algo",
 }
 """Gating edges that close a cycle, and why that can't dead-lock."""
 

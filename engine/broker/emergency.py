@@ -111,4 +111,6 @@ def _wait(connection: EmergencyConnection, timeout_s: float) -> None:
     if connection.fileno() < 0:
         time.sleep(timeout_s)
         return
-    select.select([connection.fileno()], [], [], timeout_s)
+    poller = select.poll()  # not select(), which knows no descriptor above 1023
+    poller.register(connection.fileno(), select.POLLIN)
+    poller.poll(timeout_s * 1e3)

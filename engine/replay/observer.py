@@ -45,6 +45,7 @@ class Observer:
         self._positions = context.cell_reader("positions")
         self._books = context.cell_reader("book")
         self._stocks = [i.index for i in context.instruments if i.index != context.index_symbol]
+        self._asked = 0
         self.tally = Tally()
         self.signals = 0
         self.intents = 0
@@ -66,6 +67,14 @@ class Observer:
         """Signals that closed a bar (dtype SIGNAL), in time order."""
         return np.concatenate(self._bars) if self._bars else np.zeros(0, SIGNAL)
 
+    @property
+    def asked(self) -> bool:
+        """Has the strategy asked for something since ``asked_seen``?"""
+        return self._intents.position + self._intents.waiting > self._asked
+
+    def asked_seen(self) -> None:
+        self._asked = self._intents.position + self._intents.waiting
+
     def look(self, now_ns: int) -> None:
         """Read everything that waits; mark the equity."""
         for record in self._executions.poll():
@@ -80,7 +89,8 @@ class Observer:
             if intent["kind"] == IntentKind.NEW:
                 self.intents += 1
                 self._unsent.add(int(intent["intent_id"]))
-            self.cancels += intent["kind"] == IntentKind.CANCEL
+            elif intent["kind"] == IntentKind.CANCEL:
+                self.cancels += 1
         while len(signals := self._signals.poll()):
             self.signals += len(signals)
             closing = signals[(signals["flags"] & SIGNAL_BAR) != 0]

@@ -1,8 +1,8 @@
 """The agents in one thread on a simulated clock: what the runner is to a process, ``Simulation`` is to all of them.
 
 The clock jumps from one thing that happens to the next: something is heard, a message arrives, or a duty is due. Every
-agent that can act on it is driven at that instant. Computing costs no simulated time: what it would cost is part of
-the link's latency.
+agent that can act on it is driven at that instant. A turn of all of them takes ``TURN_NS``; what computing costs beyond
+that is part of the link's latency.
 
 Not there, because they decide nothing about trades: recorder (its place in the rings is taken by ``Observer``),
 cockpit, paper gateway. The watchdog is there; a second connection to the broker, for the death of the bridge, is not.
@@ -35,6 +35,8 @@ DUTY_NS, IDLE_NS = 250_000_000, 900_000_000
 The watchdog's own pace is 25 ms. Breakers see a loss late by at most this much; what blocks an entry is never late,
 because the guardrails are also evaluated whenever the strategy has asked for an order, before the gate decides.
 """
+TURN_NS = 500_000
+"""What a turn of all services takes: what is heard meanwhile is read together afterwards, as from a socket."""
 START_NS = 60_000_000_000
 _ROUNDS = 64
 _COLLECT_NS = 600_000_000_000
@@ -114,13 +116,13 @@ class Simulation:
             if self.clock.now_ns() >= deadline:
                 waiting = ", ".join(s.context.service for s in self.services if not s.ready)
                 raise NotReady(f"not READY after {START_NS / 1e9:.0f} simulated seconds: {waiting}")
-            self._step(min(self._next_duty_ns, max(self.clock.now_ns() + 1, self.link.next_ns())))
+            self._step(min(self._next_duty_ns, max(self.clock.now_ns() + TURN_NS, self.link.next_ns())))
 
     def run(self, until_ns: int) -> None:
         """Drive everything until the simulated clock shows ``until_ns``."""
         with _no_collection():
             while self.clock.now < until_ns:
-                self._step(min(self._next_duty_ns, until_ns, max(self.clock.now + 1, self.link.next_ns())))
+                self._step(min(self._next_duty_ns, until_ns, max(self.clock.now + TURN_NS, self.link.next_ns())))
 
     def _step(self, now_ns: int) -> None:
         self.clock.now = now_ns = max(now_ns, self.clock.now)
@@ -132,7 +134,8 @@ class Simulation:
             service.agent.do_work(now_ns)
             service.duties(now_ns)
         self._next_duty_ns = now_ns + (DUTY_NS if self.at_risk else IDLE_NS)
-        if self.bridge.lag():  # duties may ask for orders too
+        if self.observer.asked:  # duties may ask for orders too
+            self.observer.asked_seen()
             self._work(now_ns)
         if now_ns >= self._next_collect_ns:
             self._next_collect_ns = now_ns + _COLLECT_NS
@@ -140,18 +143,17 @@ class Simulation:
 
     def _work(self, now_ns: int) -> None:
         """Drive each agent as long as what it reads may have changed."""
-        bridge, ml, algo = self.bridge, self.ml, self.algo
-        heard = bridge.do_work(now_ns)
+        heard = self.bridge.do_work(now_ns)
         for _ in range(_ROUNDS):
             if not heard:
                 return
-            ml.do_work(now_ns)
-            if not algo.do_work(now_ns):
+            self.ml.do_work(now_ns)
+            if not self.algo.do_work(now_ns) or not self.observer.asked:
                 return
-            if bridge.lag():
-                self.watchdog.do_work(now_ns)
-                self._next_duty_ns = min(self._next_duty_ns, now_ns + DUTY_NS)
-            heard = bridge.do_work(now_ns)
+            self.watchdog.do_work(now_ns)
+            self._next_duty_ns = min(self._next_duty_ns, now_ns + DUTY_NS)
+            self.observer.asked_seen()
+            heard = self.bridge.do_work(now_ns)
 
     @property
     def at_risk(self) -> bool:
@@ -171,7 +173,7 @@ class Simulation:
         for _ in range(100):
             if not any(o.entry for o in self.bridge.register.active()):
                 break
-            self._step(min(self._next_duty_ns, max(self.clock.now + 1, self.link.next_ns())))
+            self._step(min(self._next_duty_ns, max(self.clock.now + TURN_NS, self.link.next_ns())))
         now_ns = self.clock.now_ns()
         self.observer.look(now_ns)
         for service in (self._ml, self._bridge, self._watchdog):

@@ -14,7 +14,7 @@ import math
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from engine.store.files import StoreError, day_number
 from engine.store.journal import journal_path, read_only
 from engine.store.read import iter_blocks
 from engine.store.replay import Summary, summarise
+from engine.strategy.protocol import Strategy
 from shm.layouts import EVENT, EXECUTION, INTENT, SIGNAL, SIGNAL_BAR
 
 STEP_NS = 20_000_000
@@ -149,7 +150,9 @@ class Broker:
 class Stage:
     """One life: an instance with ml-service and algo, fed from the record."""
 
-    def __init__(self, config: Config, state: Path, first: Portion, broker: Broker) -> None:
+    def __init__(
+        self, config: Config, state: Path, first: Portion, broker: Broker, strategy: Strategy | None = None
+    ) -> None:
         t_ns = int(first.ticks["t_socket_ns"][0])
         self.clock = ManualClock(t_ns, t_ns + first.wall_offset_ns)
         self._instance = PrivateInstance(config, state, self.clock, repeatable=True)
@@ -165,7 +168,7 @@ class Stage:
         self._commands = context(topology.CLI).ring_writer("commands.cli")
         self.observer = Observer(context(topology.RECORDER), beats=False)
         ml_context, algo_context = context(topology.ML), context(topology.ALGO)
-        self.ml, self.algo = MlService(ml_context), Algo(algo_context)
+        self.ml, self.algo = MlService(ml_context), Algo(algo_context, strategy)
         self._services = (Driven(ml_context, self.ml), Driven(algo_context, self.algo))
         self._renew(t_ns)
         for service in self._services:
@@ -289,8 +292,10 @@ class Stage:
         return 0
 
 
-def replay(config: Config, date: int | str) -> Replayed:
-    """Run a recorded day. Raises NoTicks, ValueError (not a date), BundleError (no model is left)."""
+def replay(config: Config, date: int | str, *, strategy: Callable[[], Strategy] | None = None) -> Replayed:
+    """Run a recorded day; ``strategy`` makes the one to use in place of the configured one, anew for every life.
+
+    Raises NoTicks, ValueError (not a date), BundleError (no model is left)."""
     import time
 
     began = time.monotonic()
@@ -319,7 +324,7 @@ def replay(config: Config, date: int | str) -> Replayed:
                 if stage is not None:
                     found, signals, asked, same = _close(stage, found, signals, asked, same)
                 life, lives = portion.life, lives + 1
-                stage = Stage(mine, Path(directory), portion, broker)
+                stage = Stage(mine, Path(directory), portion, broker, strategy() if strategy is not None else None)
             while swaps and swaps[0][0] <= int(portion.ticks["t_socket_ns"][-1]):
                 version = swaps.popleft()[1]
                 if version not in missing:

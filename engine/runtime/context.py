@@ -152,6 +152,9 @@ class Context:
         return sum(r.lost for r in self._readers)
 
     def close(self) -> None:
+        for bell in self._bells.values():
+            bell.close()
+        self._bells.clear()
         regions, self._regions = self._regions, {}
         for region in regions.values():
             region.close()

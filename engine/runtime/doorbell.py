@@ -92,3 +92,8 @@ class Bell:
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ENXIO, errno.ENOENT, errno.EPIPE):
                 raise  # full, nobody there, or not yet made: the sleeper's bound covers it
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = re.compile(r"/(?:root|home/\w+)/")
-REGISTRY = re.compile(r"https?://[^\s\"']*/simple\b|extra-index-url *=|find-links *=")
+REGISTRY = re.compile(r"https?://[^\s\"']*/simple\b|(extra-index-url|find-links) *= *(https?|file):")
 MARKET_DATA = re.compile(r"(?i)lobster|_orderbook_\d+\.csv|_message_\d+\.csv")
 TEXT = {".py", ".sh", ".toml", ".md", ".yaml", ".lock", ".service", ".timer", ".target", ".js", ".html", ".css", ""}
 

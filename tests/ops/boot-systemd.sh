@@ -62,10 +62,9 @@ case "$verb" in
     new="$work/root"
     mkdir -p "$work/upper" "$work/under" "$work/upper-project" "$work/under-project" "$new"
     mount -t overlay overlay -o "lowerdir=/,upperdir=$work/upper,workdir=$work/under" "$new"
-    mkdir -p "$new/opt/l2-dash" "$new$project"
+    mkdir -p "$new/opt/l2-dash"
     mount -t overlay overlay \
       -o "lowerdir=$project,upperdir=$work/upper-project,workdir=$work/under-project" "$new/opt/l2-dash"
-    mount --bind "$new/opt/l2-dash" "$new$project"
     mount -t proc proc "$new/proc"
     mount --bind "$new/proc/sys" "$new/proc/sys"
     mount -o remount,bind,ro "$new/proc/sys"
@@ -73,6 +72,9 @@ case "$verb" in
     mount -t cgroup2 cgroup2 "$new/sys/fs/cgroup"
     mount -t tmpfs -o mode=755 run "$new/run"
     mount -t tmpfs -o mode=1777 tmp "$new/tmp"
+    # The scripts of the environment name the project's own path, which may lie under the fresh /tmp.
+    mkdir -p "$new$project"
+    mount --bind "$new/opt/l2-dash" "$new$project"
     mount -t tmpfs -o mode=755 dev "$new/dev"
     for node in null zero full random urandom tty; do
       : >"$new/dev/$node"

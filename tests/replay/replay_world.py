@@ -24,15 +24,15 @@ class InAndOut:
     """Takes ten shares, gives them back five seconds later, and begins anew: fills without any opinion."""
 
     def __init__(self) -> None:
-        self._next_ns = 0
+        self._next_ns: dict[int, int] = {}
 
     def on_signal(self, now: Situation, orders: tuple[Working, ...], now_ns: int) -> tuple[Action, ...]:
         return self.on_timer(now, orders, now_ns)
 
     def on_timer(self, now: Situation, orders: tuple[Working, ...], now_ns: int) -> tuple[Action, ...]:
-        if orders or not now.book_valid or now_ns < self._next_ns or not now.entries_allowed:
+        if orders or not now.book_valid or now_ns < self._next_ns.get(now.symbol, 0) or not now.entries_allowed:
             return ()
-        self._next_ns = now_ns + _EVERY_NS
+        self._next_ns[now.symbol] = now_ns + _EVERY_NS
         if now.qty:
             return (Place(now.symbol, Side.SELL, now.qty, now.bid, Purpose.EXIT, TimeInForce.IOC, "out"),)
         return (Place(now.symbol, Side.BUY, 10.0, now.ask, Purpose.ENTRY, TimeInForce.IOC, "in"),)

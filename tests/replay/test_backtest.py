@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from replay_world import TINY, InAndOut, replay_model
 
 from engine.cli.app import app
 from engine.cli.backtest import sources, statements
@@ -14,8 +15,6 @@ from engine.cli.errors import run
 from engine.config import Config, from_mapping
 from engine.paper.account import commission_total
 from engine.replay.backtest import Ask, Result, backtest, settings
-
-from replay_world import TINY, InAndOut, replay_model
 
 ASK = Ask(TINY, in_sample=True)
 
@@ -70,7 +69,9 @@ def test_latency_delays_what_is_seen_and_done() -> None:
 
 
 def test_the_users_limits_are_kept_and_the_account_is_the_simulated_one() -> None:
-    theirs = from_mapping({"instance": {"mode": "paper"}, "gateway": {"account": "DU123"}, "limits": {"order_qty": 7.0}})
+    theirs = from_mapping(
+        {"instance": {"mode": "paper"}, "gateway": {"account": "DU123"}, "limits": {"order_qty": 7.0}}
+    )
     mine = settings(theirs, "AMZN", 5)
     assert (mine.instance.mode, mine.gateway.account, mine.limits.order_qty) == ("sim", "DUSIM001", 7.0)
     assert [s.symbol for s in mine.universe.stocks] == ["AMZN"]

@@ -30,9 +30,7 @@ class Rig:
     def __init__(self, latency_ns: int = LATENCY) -> None:
         self.clock = ManualClock(T0)
         self.market = LobsterMarket(TINY, in_process=True, start_ns=T0)
-        self.exchange = SimExchange(
-            self.market, self.market.instruments, "DUSIM001", 1e6, 11, self.clock.wall_ns, T0
-        )
+        self.exchange = SimExchange(self.market, self.market.instruments, "DUSIM001", 1e6, 11, self.clock.wall_ns, T0)
         self.link = SimLink(self.exchange, self.clock.now_ns, latency_ns)
         port: BrokerLink = self.link
         port.connect(T0)
@@ -46,7 +44,9 @@ class Rig:
     def later(self, by_ns: int) -> None:
         self.until(self.clock.now + by_ns)
 
-    def order(self, order_id: int = 1, side: int = 1, qty: float = 10.0, limit: float = math.nan, tif: str = "DAY") -> None:
+    def order(
+        self, order_id: int = 1, side: int = 1, qty: float = 10.0, limit: float = math.nan, tif: str = "DAY"
+    ) -> None:
         kind = "MKT" if math.isnan(limit) else "LMT"
         self.link.place(WireOrder(order_id, 0, side, qty, kind, limit, tif, False, "L2:1", "DUSIM001"))
         self.link.flush()
@@ -63,7 +63,9 @@ def rig() -> Rig:
 def test_the_session_opens_after_one_round_trip() -> None:
     clock = ManualClock(T0)
     market = LobsterMarket(TINY, in_process=True, start_ns=T0)
-    link = SimLink(SimExchange(market, market.instruments, "DUSIM001", 1e6, 11, clock.wall_ns, T0), clock.now_ns, LATENCY)
+    link = SimLink(
+        SimExchange(market, market.instruments, "DUSIM001", 1e6, 11, clock.wall_ns, T0), clock.now_ns, LATENCY
+    )
     link.connect(T0)
     link.poll(T0 + 2 * LATENCY - 1)
     assert (link.phase, len(link.news)) == (LinkPhase.CONNECTING, 0)

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from engine.replay.tally import Tally
 
 fills = st.lists(
-    st.tuples(st.integers(0, 2), st.integers(-300, 300).filter(bool), st.integers(9_000, 11_000)), min_size=1, max_size=40
+    st.tuples(st.integers(0, 2), st.integers(-300, 300).filter(bool), st.integers(9_000, 11_000)),
+    min_size=1,
+    max_size=40,
 )
 
 

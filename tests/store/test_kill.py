@@ -107,5 +107,6 @@ def test_a_recorder_killed_at_random_loses_and_doubles_nothing(tmp_path: Path) -
 
 
 @pytest.mark.stress
+@pytest.mark.timeout(900)
 def test_a_recorder_killed_dozens_of_times_loses_and_doubles_nothing(tmp_path: Path) -> None:
     torment(tmp_path, int(os.environ.get("L2DASH_KILL_ROUNDS", STRESS_ROUNDS)), seed=2)
