@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from shm.region import Region, boot_id_hash, start_ticks
 
 _H_BOOT = 9
 CONFIG_FILE = "config.toml"
+_TORN_TRIES, _TORN_PAUSE_S = 10, 0.0005
 
 
 class InstanceRunning(Exception):
@@ -34,13 +36,23 @@ class Life:
     state: ServiceState
     t_beat_ns: int
     incarnation: int
+    torn: bool = False
+    """The cell could not be read: its writer was preempted, stopped or killed in it. State and time are void."""
 
 
 def heartbeat(config: Config, service: str) -> Life:
     """Last heartbeat of a service. Raises ShmError if the instance is not there."""
     spec = topology.cell_region(topology.cell(f"heartbeat.{service}"))
     with Region.attach(config.shm_dir, spec) as region:
-        beat = CellReader(region, HEARTBEAT).read()
+        reader = CellReader(region, HEARTBEAT)
+        beat = reader.read()
+        for _ in range(_TORN_TRIES):
+            if not reader.torn[0]:
+                break
+            time.sleep(_TORN_PAUSE_S)  # a busy host preempts writers in the middle: that is no news about the service
+            beat = reader.read()
+        if reader.torn[0]:
+            return Life(service, region.writer_pid, region.writer_alive, ServiceState.DOWN, 0, 0, torn=True)
         pid, ticks = int(beat["pid"]), int(beat["start_ticks"])
         return Life(
             service,

@@ -193,6 +193,8 @@ class Supervisor:
                 self._lives.pop(name, None)
                 continue
             life = instance.heartbeat(self.config, name)
+            if life.torn and name in self._lives:
+                life = self._lives[name]  # void: judge by the last one that could be read
             self._lives[name] = life
             if life.pid != child.pid or life.state != ServiceState.READY:
                 limit_s = child.spec.ready_s * 3

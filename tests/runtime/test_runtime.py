@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ from engine.runtime import instance as instances
 from engine.runtime import universe
 from engine.runtime.ids import IdSource, intent_of, order_ref
 from engine.runtime.instance import InstanceRunning
+from engine.runtime.supervisor import Supervisor
 from engine.runtime.testing import TestInstance, instance
+from shm import kernels
 from shm.errors import NotDeclared, RegionMismatch
+from shm.region import Region
 
 
 @pytest.fixture
@@ -95,6 +99,39 @@ def test_heartbeat_tells_incarnations_and_progress(inst: TestInstance) -> None:
         assert life.alive
         assert (life.state, life.t_beat_ns, life.incarnation) == (ServiceState.READY, 11, 1)
         assert context.start_heartbeat(20).incarnation == 2
+
+
+def test_a_heartbeat_caught_in_the_middle_of_a_write_is_torn_and_not_a_dead_service(inst: TestInstance) -> None:
+    with inst:
+        context = inst.context("algo")
+        context.start_heartbeat(5).set_state(ServiceState.READY, 7)
+        region = Region.attach(
+            inst.config.shm_dir, topology.cell_region(topology.cell("heartbeat.algo")), writable=True
+        )
+        region.words[kernels.SLOTS] |= 1  # what a preempted writer leaves for a while
+        life = instances.heartbeat(inst.config, "algo")
+        assert life.torn
+        assert life.alive
+        assert life.pid == os.getpid()
+
+
+def test_the_supervisor_does_not_take_a_torn_heartbeat_for_silence(inst: TestInstance) -> None:
+    with inst:
+        context = inst.context("algo")
+        beat = context.start_heartbeat(time.monotonic_ns())
+        beat.set_state(ServiceState.READY, time.monotonic_ns())
+        said: list[str] = []
+        supervisor = Supervisor(inst.config, said.append)
+        supervisor.children = {"algo": supervisor.children["algo"]}
+        supervisor.children["algo"].pid = os.getpid()
+        supervisor.children["algo"].started_s = time.monotonic() - 3_600.0
+        supervisor._look()
+        region = Region.attach(
+            inst.config.shm_dir, topology.cell_region(topology.cell("heartbeat.algo")), writable=True
+        )
+        region.words[kernels.SLOTS] |= 1
+        supervisor._look()  # would kill this very process
+        assert said == []
 
 
 def test_doorbell_wakes_a_sleeper_and_costs_nothing_when_nobody_sleeps(inst: TestInstance) -> None:
