@@ -225,7 +225,9 @@ def regions(config_file: Path | None, verb: str) -> None:
         instance.remove(config)
         say(f"removed {config.shm_dir}")
     elif verb == "keep":
-        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+        ends = {signal.SIGTERM, signal.SIGINT}
+        signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # sigwait takes only what is blocked; else the default ends us
+        signal.sigwait(ends)
     else:
         config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         latch.prepare(config.state_dir, config.instance.mode)

@@ -301,7 +301,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from engine.runtime.universe import instruments
 
-        overrides = {"instance": {"state_dir": str(args.state_dir)}} if args.state_dir else None
+        state_dir = args.state_dir or os.environ.get("L2DASH_STATE_DIR")
+        overrides = {"instance": {"state_dir": str(state_dir)}} if state_dir else None
         config = load(args.config, overrides)
         # A first model is pooled over the whole paper market, whatever few symbols this instance trades.
         pooled = (*SIM_UNIVERSE, SIM_INDEX) if args.synthetic else instruments(config)
