@@ -234,7 +234,8 @@ def test_a_p1_event_of_any_service_reaches_the_pager_named_in_the_environment(
     agent.do_work(world.clock.now_ns())
     until(lambda: len(receiver.got) >= 1, 20)
     finish(agent, world)
-    assert "AMZN: 21 % of limit" in receiver.got[0]["message"]
+    # Both belong to one incident; which of the two opens it depends on how the commits fall.
+    assert "21 % of limit" in receiver.got[0]["message"]
     with reader(world) as journal:
         assert [r["table"] for r in journal.incident(4_711) if r["ring"] == "events.watchdog"] == [
             "guardrails",
