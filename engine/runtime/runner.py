@@ -8,7 +8,6 @@ import ctypes
 import gc
 import importlib
 import os
-import signal
 import sys
 import traceback
 from typing import Any
@@ -19,6 +18,7 @@ from engine.domain.codes import EventKind, ServiceState
 from engine.runtime.agent import Agent
 from engine.runtime.context import Context
 from engine.runtime.notify import Notifier
+from engine.runtime.stopping import SIGNALS, StopRequest
 from shm.errors import ShmError
 
 _GC_EVERY_NS = 2_000_000_000
@@ -41,6 +41,8 @@ def set_process_name(name: str) -> None:
 
 def run_service(service: str, config: Config) -> int:
     """Run one service until SIGTERM or SIGINT. Returns the exit code: 0 orderly, 1 crash, 3 start refused."""
+    stop = StopRequest()
+    stop.install()
     set_process_name(service)
     os.umask(0o077)
     try:
@@ -52,7 +54,8 @@ def run_service(service: str, config: Config) -> int:
     notifier = Notifier()
     try:
         worker: Any = importlib.import_module(module_of(service)).create(context)
-        runner = AsyncRunner(context, worker, notifier) if hasattr(worker, "run") else Runner(context, worker, notifier)
+        kind = AsyncRunner if hasattr(worker, "run") else Runner
+        runner = kind(context, worker, notifier, stop)
         runner.run()
     except (StartRefused, ShmError) as error:
         context.log.error(str(error))
@@ -78,21 +81,16 @@ def _say_state(context: Context, state: ServiceState, text: str = "") -> None:
 class Runner:
     """Loop of an ``Agent`` on a thread of its own."""
 
-    def __init__(self, context: Context, agent: Agent, notifier: Notifier) -> None:
+    def __init__(self, context: Context, agent: Agent, notifier: Notifier, stop: StopRequest) -> None:
         self.context = context
         self.agent = agent
         self._notifier = notifier
-        self._stop = False
+        self._stop = stop
         self._spec = topology.service(context.service)
-
-    def request_stop(self, *_: Any) -> None:
-        self._stop = True
 
     def run(self) -> None:
         context, agent = self.context, self.agent
         assert context.heartbeat is not None
-        signal.signal(signal.SIGTERM, self.request_stop)
-        signal.signal(signal.SIGINT, self.request_stop)
         clock = context.clock
         _say_state(context, ServiceState.WARMING)
         bell = context.doorbell()
@@ -145,7 +143,7 @@ class Runner:
         next_duties = next_gc = clock.now_ns()
         work_sum = loops = busy_ns = 0
         ready = False
-        while not self._stop:
+        while not self._stop.asked:
             now = clock.now_ns()
             done = agent.do_work(now)
             loops += 1
@@ -181,10 +179,11 @@ class Runner:
 class AsyncRunner:
     """Loop of an asyncio worker: a server that is woken by its own sockets."""
 
-    def __init__(self, context: Context, worker: Any, notifier: Notifier) -> None:
+    def __init__(self, context: Context, worker: Any, notifier: Notifier, stop: StopRequest) -> None:
         self.context = context
         self.worker = worker
         self._notifier = notifier
+        self._stop = stop
 
     def run(self) -> None:
         asyncio.run(self._main())
@@ -192,8 +191,10 @@ class AsyncRunner:
     async def _main(self) -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             loop.add_signal_handler(number, stop.set)
+        if self._stop.asked:
+            stop.set()
         _say_state(self.context, ServiceState.WARMING)
 
         def ready() -> None:

@@ -26,7 +26,7 @@ from typing import Any
 from engine import topology
 from engine.config import Config
 from engine.domain.codes import ServiceState
-from engine.runtime import instance, kernels
+from engine.runtime import instance, kernels, stopping
 from engine.runtime.instance import InstanceRunning
 from engine.runtime.runner import run_service, set_process_name
 
@@ -153,6 +153,7 @@ class Supervisor:
         child.started_s = now
         sys.stdout.flush()
         sys.stderr.flush()
+        stopping.hold()  # run_service releases them in the child, once they mean the child's own stop
         pid = os.fork()
         if pid == 0:
             code = 1
@@ -164,11 +165,10 @@ class Supervisor:
                 sys.stderr.flush()
                 os._exit(code)
         child.pid = pid
+        stopping.release()
 
     def _become_child(self) -> None:
         os.setpgid(0, 0)  # Ctrl-C reaches the supervisor alone, which stops the others in order
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
         if self._socket is not None:
             self._socket.close()
         if self._lock >= 0:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine import topology
-from engine.config import ConfigError, from_mapping
+from engine.config import ConfigError, dump, from_mapping
 from engine.domain.codes import EventKind, ServiceState, Source
 from engine.runtime import instance as instances
 from engine.runtime import universe
@@ -144,6 +146,28 @@ def test_doorbell_wakes_a_sleeper_and_costs_nothing_when_nobody_sleeps(inst: Tes
         bell.announce()
         threading.Timer(0.05, producer.wake, ("ml-service",)).start()
         bell.sleep(30.0)  # the test's own timeout fails it if the wake-up is lost
+
+
+STOPPED_BEFORE_IT_STARTS = """
+import signal, sys
+from pathlib import Path
+from engine.config import load
+from engine.runtime import stopping
+from engine.runtime.runner import run_service
+stopping.hold()  # as the supervisor does over its fork
+signal.raise_signal(signal.SIGTERM)
+sys.exit(run_service(sys.argv[1], load(Path(sys.argv[2]))))
+"""
+
+
+@pytest.mark.parametrize("service", ["recorder", "cockpit"], ids=["agent", "asyncio worker"])
+def test_a_stop_that_arrives_while_a_service_starts_is_orderly(tmp_path: Path, service: str) -> None:
+    with instance(tmp_path, {"cockpit": {"port": 0, "health_port": 0}}) as world:
+        path = tmp_path / "config.toml"
+        path.write_text(dump(world.config))
+        command = [sys.executable, "-c", STOPPED_BEFORE_IT_STARTS, service, str(path)]
+        assert subprocess.run(command, timeout=100, check=False).returncode == 0
+        assert instances.heartbeat(world.config, service).state == ServiceState.STOPPED
 
 
 def test_ids_are_unique_over_sources_restarts_and_counts() -> None:

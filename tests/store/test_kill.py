@@ -40,6 +40,11 @@ def launch(world: TestInstance) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", SERVICE, str(path)])
 
 
+def ready(world: TestInstance, pid: int) -> bool:
+    life = heartbeat(world.config, "recorder")
+    return life.pid == pid and life.state == ServiceState.READY
+
+
 def committed(state: Path, table: str) -> list[int]:
     where = "WHERE ring = 'events.algo'" if table == "events" else ""
     with contextlib.suppress(StoreError), read_only(journal_path(state)) as db:
@@ -61,8 +66,7 @@ def torment(tmp_path: Path, rounds: int, seed: int) -> None:
             # Mostly while it works, sometimes while it starts.
             end = time.monotonic() + chance.uniform(0.0, 0.8) if chance.random() < 0.2 else float("inf")
             while time.monotonic() < end:
-                life = heartbeat(world.config, "recorder")
-                if end == float("inf") and life.pid == process.pid and life.state == ServiceState.READY:
+                if end == float("inf") and ready(world, process.pid):
                     end = time.monotonic() + chance.uniform(0.0, 0.4)
                 asked += publish(orders, asked)
                 if seen_events.waiting < 1_000:  # however slowly the machine starts it, the rings are not lapped
@@ -78,6 +82,8 @@ def torment(tmp_path: Path, rounds: int, seed: int) -> None:
             assert before == list(range(len(before)))
         process = launch(world)
         try:
+            # Until then the interpreter itself may still be starting, and a SIGTERM would simply end it.
+            until(lambda: ready(world, process.pid), 60)
             until(lambda: len(committed(state, "events")) >= produced and len(committed(state, "orders")) >= asked, 30)
             process.terminate()
             assert process.wait(20) == 0
