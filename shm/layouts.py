@@ -6,12 +6,8 @@ Invariants
 3. Times are CLOCK_MONOTONIC nanoseconds unless the name says ``wall``. NaN means "not known".
 4. A change of any layout changes LAYOUT_VERSION; attach refuses another version.
 
-A tick, as an example of how a record lies in memory (one line of 64 bytes):
-
-    0        8           16            24                32      40      48         56            64
-    +--------+-----------+-------------+-----------------+-------+-------+----------+-------------+
-    |sequence| t_socket  | t_decoded   |sym|k|s|o|l|flags| price | size  |venue|spare|t_exchange  |
-    +--------+-----------+-------------+-----------------+-------+-------+----------+-------------+
+The dtypes stand in ``shm.ring_records`` and ``shm.cell_records``; this file registers and checks them. Import them from
+here.
 """
 
 from __future__ import annotations
@@ -20,381 +16,73 @@ import hashlib
 
 import numpy as np
 
+from shm.cell_records import (
+    ACCOUNT,
+    ARM,
+    BADGES,
+    BOOK,
+    BOOK_LEVELS,
+    BROKER,
+    FLATTEN,
+    GUARDRAIL,
+    GUARDRAILS,
+    HEARTBEAT,
+    LEASE,
+    MAX_STATES,
+    MODEL,
+    POSITION,
+    RTT_SAMPLES,
+    STOP,
+)
+from shm.ring_records import (
+    COMMAND,
+    EVENT,
+    EXECUTION,
+    INTENT,
+    SIGNAL,
+    SIGNAL_BAR,
+    SIGNAL_VALID,
+    SIGNAL_WARMING,
+    TICK,
+)
+
+__all__ = [
+    "ACCOUNT",
+    "ARM",
+    "BADGES",
+    "BOOK",
+    "BOOK_LEVELS",
+    "BROKER",
+    "CACHE_LINE",
+    "CELL_RECORDS",
+    "COMMAND",
+    "EVENT",
+    "EXECUTION",
+    "FLATTEN",
+    "GUARDRAIL",
+    "GUARDRAILS",
+    "HEARTBEAT",
+    "INTENT",
+    "LAYOUT_VERSION",
+    "LEASE",
+    "MAX_STATES",
+    "MODEL",
+    "POSITION",
+    "RING_RECORDS",
+    "RTT_SAMPLES",
+    "SIGNAL",
+    "SIGNAL_BAR",
+    "SIGNAL_VALID",
+    "SIGNAL_WARMING",
+    "SIZES",
+    "STOP",
+    "TICK",
+    "check",
+    "dtype_hash",
+]  # fmt: skip
+
 LAYOUT_VERSION = 1
 CACHE_LINE = 64
-BOOK_LEVELS = 10
-MAX_STATES = 8
-"""Most hidden states a model may have."""
-RTT_SAMPLES = 5
-BADGES = 8
-
-TICK = np.dtype(
-    [
-        ("sequence", "<i8"),
-        ("t_socket_ns", "<i8"),  # right after recv
-        ("t_decoded_ns", "<i8"),
-        ("symbol", "<u2"),
-        ("kind", "u1"),  # TickKind
-        ("side", "u1"),  # BookSide
-        ("op", "u1"),  # DepthOp, SymbolStatus
-        ("level", "u1"),  # depth row, or tick type for QUOTE_*
-        ("flags", "<u2"),  # bit 0: SMART depth
-        ("price", "<f8"),
-        ("size", "<f8"),
-        ("venue", "<u4"),  # hash of the market maker or exchange name, 0 none
-        ("spare", "<u4"),
-        ("t_exchange_ns", "<i8"),  # wall, ns since the epoch; 0 unknown
-    ]
-)
-
-SIGNAL = np.dtype(
-    [
-        ("sequence", "<i8"),
-        ("t_socket_ns", "<i8"),  # of the tick that completed it
-        ("t_signal_ns", "<i8"),
-        ("symbol", "<u2"),
-        ("regime", "u1"),
-        ("flags", "u1"),  # SIGNAL_VALID, SIGNAL_WARMING, SIGNAL_BAR
-        ("model_id", "<u4"),
-        ("confidence", "<f4"),
-        ("confidence_ema", "<f4"),
-        ("fair_value", "<f8"),
-        ("mid", "<f8"),
-        ("expected_move_bps", "<f4"),
-        ("step_loglik", "<f4"),
-    ]
-)
-SIGNAL_VALID = 1
-SIGNAL_WARMING = 2
-SIGNAL_BAR = 4  # closes a bar: the filter has stepped; otherwise only the fair value moved
-
-EXECUTION = np.dtype(
-    [
-        ("sequence", "<i8"),
-        ("t_socket_ns", "<i8"),
-        ("t_exec_wall_ns", "<i8"),
-        ("symbol", "<u2"),
-        ("side", "i1"),  # Side
-        ("kind", "u1"),  # ExecKind
-        ("source", "u1"),  # Source of the order, 0 unknown (manual, other client)
-        ("flags", "u1"),  # ExecFlag
-        ("pad", "<u2"),
-        ("exec_id", "S32"),
-        ("order_id", "<i8"),
-        ("perm_id", "<i8"),
-        ("intent_id", "<i8"),
-        ("qty", "<f8"),
-        ("price", "<f8"),
-        ("cum_qty", "<f8"),
-        ("commission_usd", "<f8"),
-        ("realized_pnl_usd", "<f8"),
-    ]
-)
-
-INTENT = np.dtype(
-    [
-        ("sequence", "<i8"),
-        ("t_socket_ns", "<i8"),  # of the tick behind it; 0 for people
-        ("t_intent_ns", "<i8"),
-        ("intent_id", "<i8"),  # unique for ever: source, start time of the writer, counter
-        ("symbol", "<u2"),
-        ("kind", "u1"),  # IntentKind
-        ("source", "u1"),  # Source
-        ("side", "i1"),  # Side
-        ("order_type", "u1"),  # OrderType
-        ("tif", "u1"),  # TimeInForce
-        ("flags", "u1"),  # IntentFlag
-        ("qty", "<f8"),
-        ("limit_price", "<f8"),  # NaN for MKT
-        ("target_id", "<i8"),  # intent to cancel or replace
-        ("expires_ns", "<i8"),  # refused as stale afterwards; 0 never
-        ("key", "S32"),  # idempotency key of the requester
-        ("signal_sequence", "<i8"),
-        ("epoch", "<i4"),
-        ("mode", "u1"),  # Mode that the requester saw, 0 not asked
-        ("pad", "u1", (3,)),
-        ("spare", "<i8"),
-    ]
-)
-
-COMMAND = np.dtype(
-    [
-        ("sequence", "<i8"),
-        ("t_ns", "<i8"),
-        ("command_id", "<i8"),
-        ("symbol", "<u2"),  # ALL_SYMBOLS for every symbol
-        ("kind", "u1"),  # CommandKind
-        ("source", "u1"),  # Source
-        ("flags", "<u4"),
-        ("arg", "<f8"),
-        ("who", "S32"),
-        ("reason", "S48"),
-        ("spare", "<i8"),
-    ]
-)
-
-EVENT = np.dtype(
-    [
-        ("sequence", "<i8"),
-        ("t_ns", "<i8"),
-        ("t_wall_ns", "<i8"),
-        ("kind", "<u2"),  # EventKind
-        ("code", "<u2"),
-        ("symbol", "<u2"),
-        ("severity", "u1"),
-        ("source", "u1"),
-        ("ref_id", "<i8"),
-        ("ref2", "<i8"),
-        ("value", "<f8"),
-        ("limit", "<f8"),
-        ("qty", "<f8"),
-        ("price", "<f8"),
-        ("text", "S176"),
-    ]
-)
-
-STOP = np.dtype(
-    [
-        ("since_ns", "<i8"),
-        ("symbol_block", "<u8"),  # mask of blocked symbols
-        ("block_reasons", "<u8"),  # bits of BlockReason, for all symbols
-        ("kill_reason", "<u8"),  # mask of badges that latched it
-        ("stop_id", "<i8"),
-        ("kill", "u1"),
-        ("pause", "u1"),
-        ("block", "u1"),  # block for all symbols
-        ("pad", "u1", (5,)),
-        ("released_kill_id", "<i8"),  # watchdog only: kills of other sources up to this stop_id are released
-        ("released_pause_id", "<i8"),  # watchdog only: likewise for pauses
-    ]
-)
-
-LEASE = np.dtype(
-    [
-        ("epoch", "<i8"),
-        ("granted_ns", "<i8"),
-        ("expires_ns", "<i8"),
-        ("owner", "<i8"),  # Owner
-        ("fence", "<i8"),  # epochs below this are fenced
-        ("spare", "<i8", (3,)),
-    ]
-)
-
-ACCOUNT = np.dtype(
-    [
-        ("account", "S16"),
-        ("updated_ns", "<i8"),
-        ("net_liquidation_usd", "<f8"),
-        ("cash_usd", "<f8"),
-        ("buying_power_usd", "<f8"),
-        ("realized_pnl_usd", "<f8"),  # of the day, ours
-        ("commissions_usd", "<f8"),  # of the day, ours
-        ("executions", "<i8"),  # fills applied since the day began
-        ("trades", "<i8"),  # new execution ids that count for COOL, ever rising
-        ("intents", "<i8", (5,)),  # new-order intents seen by the gate per source - 1, ever rising
-        ("mode", "u1"),  # Mode derived from the account id
-        ("matches", "u1"),  # the account fits the configured mode
-        ("ready", "u1"),  # values have arrived
-        ("pad", "u1", (5,)),
-        ("spare", "<i8", (8,)),
-    ]
-)
-
-POSITION = np.dtype(
-    [
-        ("qty", "<f8"),  # confirmed by the broker, fills applied
-        ("avg_cost", "<f8"),
-        ("realized_pnl_usd", "<f8"),
-        ("working_buy_qty", "<f8"),
-        ("working_sell_qty", "<f8"),
-        ("unknown_buy_qty", "<f8"),
-        ("unknown_sell_qty", "<f8"),
-        ("commissions_usd", "<f8"),
-        ("broker_qty", "<f8"),  # the broker's own last word
-        ("broker_ns", "<i8"),
-        ("updated_ns", "<i8"),
-        ("executions", "<i8"),
-        ("working_orders", "<i8"),
-        ("mismatch_since_ns", "<i8"),  # 0 when ours and the broker's agree
-        ("cash_flow_usd", "<f8"),  # sum of -qty*price of own fills today, for P&L at any mark
-        ("day_open_qty", "<f8"),  # position when the day began
-    ]
-)
-
-BROKER = np.dtype(
-    [
-        ("updated_ns", "<i8"),
-        ("down_since_ns", "<i8"),  # 0 while the link is up
-        ("last_message_ns", "<i8"),
-        ("probe_sent_ns", "<i8"),  # 0 when no probe is outstanding
-        ("rtt_ns", "<i8", (RTT_SAMPLES,)),  # ring of the last round trips
-        ("rtt_count", "<i8"),  # samples ever
-        ("order_id_mark", "<i8"),
-        ("working_orders", "<i8"),
-        ("unknown_orders", "<i8"),
-        ("order_events", "<i8"),  # ever rising: any order or execution news from the broker
-        ("snapshot_id", "<i8"),  # of the last complete {open orders, positions} read
-        ("snapshot_begin_ns", "<i8"),
-        ("snapshot_end_ns", "<i8"),
-        ("snapshot_events", "<i8"),  # order_events at the end of that snapshot
-        ("snapshot_open_orders", "<i8"),  # in scope
-        ("snapshot_positions", "<u8"),  # mask of symbols with a position in scope
-        ("epoch", "<i8"),  # owner epoch the bridge works under
-        ("last_close_sent_ns", "<i8"),  # last byte of the last closing order handed to the kernel
-        ("messages_sent", "<i8"),
-        ("reconnects", "<i8"),
-        ("clock_offset_ns", "<i8"),  # broker's wall clock minus ours
-        ("link", "u1"),  # LinkState
-        ("farms_down", "u1"),
-        ("reconciled", "u1"),
-        ("leaving", "u1"),
-        ("server_version", "<u4"),
-        ("foreign_positions", "<i8"),  # positions in the account outside the configured symbols
-        ("foreign_orders", "<i8"),
-        ("spare", "<i8", (4,)),
-    ]
-)
-
-BOOK = np.dtype(
-    [
-        ("t_socket_ns", "<i8"),
-        ("updates", "<i8"),
-        ("resets", "<i8"),
-        ("crossed_since_ns", "<i8"),  # 0 while not crossed or locked
-        ("mid", "<f8"),
-        ("micro_price", "<f8"),
-        ("fair_value", "<f8"),  # 5-minute reference of DRIFT; NaN while warming
-        ("spread_bps", "<f8"),
-        ("spread_median_bps", "<f8"),  # 5 minutes; NaN while warming
-        ("gap_median_ns", "<f8"),  # between messages; NaN while warming
-        ("last_price", "<f8"),
-        ("last_size", "<f8"),
-        ("quotes", "<i8"),  # changes of best bid or ask, ever rising
-        ("traded_qty", "<f8"),
-        ("valid", "u1"),  # sorted, contiguous, not empty, not stale
-        ("halted", "u1"),
-        ("session_open", "u1"),
-        ("bid_rows", "u1"),
-        ("ask_rows", "u1"),
-        ("pad", "u1", (3,)),
-        ("top_ns", "<i8"),  # last change of best bid or ask
-        ("bid_price", "<f8", (BOOK_LEVELS,)),
-        ("bid_size", "<f8", (BOOK_LEVELS,)),
-        ("ask_price", "<f8", (BOOK_LEVELS,)),
-        ("ask_size", "<f8", (BOOK_LEVELS,)),
-    ]
-)
-
-MODEL = np.dtype(
-    [
-        ("t_ns", "<i8"),
-        ("model_id", "<i8"),
-        ("bars", "<i8"),
-        ("confidence", "<f8"),
-        ("confidence_ema", "<f8"),
-        ("invalid_share", "<f8"),  # of steps below the training 1 % quantile, over 5 minutes
-        ("step_loglik", "<f8"),
-        ("psi", "<f8"),
-        ("expected_move_bps", "<f8"),
-        ("regime", "u1"),
-        ("states", "u1"),
-        ("warming", "u1"),
-        ("valid", "u1"),
-        ("pad", "u1", (4,)),
-        ("probability", "<f8", (MAX_STATES,)),
-        ("spare", "<i8", (6,)),
-    ]
-)
-
-GUARDRAIL = np.dtype(
-    [
-        ("state", "u1"),  # BadgeState
-        ("tripped", "u1"),
-        ("pad", "u1", (6,)),
-        ("value", "<f8"),
-        ("limit", "<f8"),
-        ("since_ns", "<i8"),
-        ("symbols", "<u8"),
-        ("evaluated_ns", "<i8"),
-        ("reason", "S80"),
-    ]
-)
-
-GUARDRAILS = np.dtype(
-    [
-        ("evaluated_ns", "<i8"),
-        ("cycles", "<i8"),
-        ("equity_usd", "<f8"),
-        ("day_start_usd", "<f8"),
-        ("peak_usd", "<f8"),
-        ("day_pnl_usd", "<f8"),
-        ("gross_usd", "<f8"),
-        ("index_move_pct", "<f8"),
-        ("flat_since_ns", "<i8"),  # confirmed flat; 0 otherwise
-        ("cooling_until_ns", "<i8"),
-        ("block_reasons", "<u8"),
-        ("killed_ns", "<i8"),
-        ("kill_reasons", "<u8"),  # mask of badges
-        ("trading_state", "u1"),  # TradingState
-        ("paused", "u1"),
-        ("all_ok", "u1"),
-        ("day_locked", "u1"),  # DD: no release before the next session without a named override
-        ("session_date", "<u4"),  # YYYYMMDD
-        ("incident_id", "<i8"),
-        ("net_usd", "<f8"),
-        ("badges", GUARDRAIL, (BADGES,)),
-    ]
-)
-
-FLATTEN = np.dtype(
-    [
-        ("flatten_id", "<i8"),
-        ("state", "<i8"),  # FlattenState
-        ("started_ns", "<i8"),
-        ("cause_ns", "<i8"),  # the tick that made the rule true
-        ("sent_ns", "<i8"),  # last byte of the last closing order of round one
-        ("flat_ns", "<i8"),  # confirmed
-        ("rounds", "<i8"),
-        ("remaining", "<u8"),  # mask of symbols not yet flat
-        ("open_orders", "<i8"),
-        ("source", "<i8"),
-        ("spare", "<i8", (6,)),
-    ]
-)
-
-ARM = np.dtype(
-    [
-        ("updated_ns", "<i8"),
-        ("armed", "<i8"),  # number of arm leases
-        ("armed_since_ns", "<i8"),
-        ("stream_gone_since_ns", "<i8"),  # an armed stream broke and has not come back; 0 otherwise
-        ("kill_on_gone", "<i8"),
-        ("clients", "<i8"),
-        ("frames", "<i8"),
-        ("dropped", "<i8"),
-    ]
-)
-
-HEARTBEAT = np.dtype(
-    [
-        ("pid", "<i8"),
-        ("start_ticks", "<i8"),  # of the process, from /proc: a reused pid is told apart
-        ("incarnation", "<i8"),  # starts of this service in this instance
-        ("state", "<i8"),  # ServiceState
-        ("t_beat_ns", "<i8"),
-        ("work_count", "<i8"),
-        ("loops", "<i8"),
-        ("t_started_ns", "<i8"),
-        ("t_ready_ns", "<i8"),
-        ("core", "<i8"),  # -1 when not pinned
-        ("lag", "<i8"),  # records waiting for this service
-        ("lost", "<i8"),  # records lost by its lossy readers
-        ("errors", "<i8"),
-        ("busy_ns", "<i8"),  # time spent with work to do
-        ("wait", "<i8"),
-        ("spare", "<i8"),
-    ]
-)
 
 RING_RECORDS = {
     "tick": TICK,
