@@ -75,6 +75,12 @@ class Account:
     def opened(cls, equity: float, day: str) -> Account:
         return cls(equity, equity, day=day, day_start_equity=equity)
 
+    def reopen(self, equity: float) -> None:
+        """Begin anew with so much cash; flat positions stay known until the day ends, so that clients hear of them."""
+        self.start_equity = self.cash = self.day_start_equity = equity
+        self.realized_total = 0.0
+        self.positions = {symbol: Position() for symbol in self.positions}
+
     def fill(self, symbol: int, signed_quantity: float, price: float, commission: float) -> FillResult:
         """Apply one execution. ``signed_quantity`` is positive for a buy."""
         if signed_quantity == 0:

@@ -1,7 +1,8 @@
 """The control port: faults on command and a look inside, as JSON over HTTP on the loopback interface only.
 
-``GET /faults`` lists the faults, ``POST /faults`` with ``{"fault": name, "args": {...}}`` carries one out,
-``GET /state`` shows connections, orders, positions and counters. There is no authentication: whoever may open a
+``GET /faults`` lists the faults with their arguments, ``POST /faults`` with ``{"fault": name, "args": {...}}`` carries
+one out (with ``"when": {...}`` at the times of a plan), ``POST /reset`` with ``{"equity_usd": ...}`` opens the account
+anew, ``GET /state`` shows connections, orders, positions and counters. There is no authentication: whoever may open a
 loopback connection may disturb a paper account. A web page may not, so JSON content type and a loopback Host are
 demanded.
 """
@@ -14,8 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.paper.fault_args import FaultError
-from engine.paper.faults import FAULTS, FaultDesk
+from engine.paper.faults import FAULTS, FaultDesk, FaultError, Plan
 from engine.paper.server import Gateway, PortTaken, port_holder
 
 HOST = "127.0.0.1"
@@ -51,6 +51,11 @@ def _state(gateway: Gateway) -> dict[str, Any]:
     }
 
 
+def _plain(value: float | str | bool | None) -> float | str | bool | None:
+    """JSON has no infinity."""
+    return "inf" if value == float("inf") else value
+
+
 def _problem(status: int, detail: str) -> web.Response:
     body = {"type": "about:blank", "status": status, "detail": detail}
     return web.json_response(body, status=status, content_type="application/problem+json")
@@ -68,7 +73,18 @@ def application(gateway: Gateway, faults: FaultDesk) -> web.Application:
         return response
 
     async def list_faults(request: web.Request) -> web.Response:
-        return web.json_response({"faults": list(FAULTS)})
+        rows = [
+            {
+                "name": name,
+                "help": fault.help,
+                "args": {
+                    n: {"help": a.help, "default": _plain(a.default), "allowed": a.allowed}
+                    for n, a in fault.args.items()
+                },
+            }
+            for name, fault in FAULTS.items()
+        ]
+        return web.json_response({"faults": list(FAULTS), "table": rows})
 
     async def post_fault(request: web.Request) -> web.Response:
         if request.content_type != "application/json":
@@ -79,15 +95,36 @@ def application(gateway: Gateway, faults: FaultDesk) -> web.Application:
             return _problem(400, "the body is not JSON")
         if (
             not isinstance(body, dict)
-            or not set(body) <= {"fault", "args"}
+            or not set(body) <= {"fault", "args", "when"}
             or not isinstance(body.get("args", {}), dict)
+            or not isinstance(body.get("when", {}), dict)
         ):
-            return _problem(400, 'expected {"fault": name, "args": {...}}')
+            return _problem(400, 'expected {"fault": name, "args": {...}, "when": {...}}')
+        name, args = str(body.get("fault")), body.get("args", {})
         try:
-            result = faults.apply(str(body.get("fault")), body.get("args", {}))
+            if body.get("when"):
+                result = faults.plan(name, args, Plan.read(body["when"]))
+            else:
+                result = faults.apply(name, args)
         except FaultError as error:
             return _problem(422, str(error))
         return web.json_response({"result": result})
+
+    async def reset(request: web.Request) -> web.Response:
+        if request.content_type != "application/json":
+            return _problem(415, f"content type is {request.content_type!r}, expected 'application/json'")
+        try:
+            body = await request.json()
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            return _problem(400, "the body is not JSON")
+        if not isinstance(body, dict) or not set(body) <= {"equity_usd"}:
+            return _problem(400, 'expected {"equity_usd": amount} or {}')
+        equity = body.get("equity_usd", gateway.config.equity_usd)
+        if isinstance(equity, bool) or not isinstance(equity, (int, float)) or not 1.0 <= equity <= 1e12:
+            return _problem(422, f"equity_usd is {equity!r}, allowed is 1..1e+12")
+        gateway.desk.reset_account(float(equity), gateway.catch_up())
+        gateway.flush_all()
+        return web.json_response({"result": f"account {gateway.config.account} has {equity:,.2f} USD and no positions"})
 
     async def get_state(request: web.Request) -> web.Response:
         return web.json_response(_state(gateway))
@@ -95,6 +132,7 @@ def application(gateway: Gateway, faults: FaultDesk) -> web.Application:
     app = web.Application(middlewares=[local_only], client_max_size=64 * 1024)
     app.router.add_get("/faults", list_faults)
     app.router.add_post("/faults", post_fault)
+    app.router.add_post("/reset", reset)
     app.router.add_get("/state", get_state)
     return app
 

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
-from functools import partial
 
 from engine.domain.instruments import SIM_INDEX, SIM_UNIVERSE, Instrument
 from engine.paper.config import PaperConfig
-from engine.paper.fault_args import FaultError
 from engine.paper.faults import FaultDesk
+from engine.paper.faults.scenario import load_scenario
 from engine.paper.port import MarketSource
-from engine.paper.scenario import TimedFault, load_scenario
 from engine.paper.server import Gateway, PortTaken, bind
 
 DEFAULT_REPLAY_START = "09:30"
-
-log = logging.getLogger(__name__)
 
 __all__ = ["PaperConfig", "PortTaken", "build_market", "serve"]
 
@@ -64,7 +59,7 @@ async def serve(
     the last turn). ``market`` replaces the source that the config names. Raises PortTaken, StateError and
     FaultError.
     """
-    scenario = load_scenario(config.faults_file) if config.faults_file is not None else []
+    scenario = load_scenario(config.faults_file) if config.faults_file is not None else None
     listener = bind(config.host, config.port)
     try:
         source, index = market if market is not None else build_market(config)
@@ -82,8 +77,8 @@ async def serve(
             from engine.paper.control import start_control
 
             control = await start_control(gateway, faults, config.control_port)
-        for timed in scenario:
-            faults.later(max(timed.at_s, 1e-6), partial(_carry_out, faults, timed))
+        if scenario is not None:
+            scenario.start(faults)
         on_ready(server.sockets[0].getsockname()[1])
         await gateway.run(stop, heartbeat)
     finally:
@@ -94,10 +89,3 @@ async def serve(
             server.close()
         listener.close()
         gateway.close()
-
-
-def _carry_out(faults: FaultDesk, timed: TimedFault) -> None:
-    try:
-        log.warning("scenario at %g s: %s", timed.at_s, faults.apply(timed.fault, timed.args))
-    except FaultError as error:
-        log.error("scenario at %g s failed: %s", timed.at_s, error)

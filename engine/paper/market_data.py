@@ -23,7 +23,10 @@ _QUOTE, _TRADE, _INDEX = int(MarketEventKind.QUOTE), int(MarketEventKind.TRADE),
 
 
 class MarketFeed:
-    """What the clients see of the market. ``silent`` is a fault: subscriptions stay, nothing is sent."""
+    """What the clients see of the market.
+
+    ``silent`` and, by symbol, ``stalled`` are faults: subscriptions stay, nothing is sent.
+    """
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class MarketFeed:
         self.tickers = Tickers(self.books, catalog)
         self.prints = Prints(self.books, catalog, max_depth_lines, wall_s)
         self.silent = False
+        self.stalled: set[int] = set()
         self._wall_of = wall_of
         self._changed: set[int] = set()
         self._flushed_ns = 0
@@ -72,7 +76,7 @@ class MarketFeed:
 
     def row_changed(self, symbol: int, side: int, change: RowChange) -> None:
         """A DEPTH event."""
-        if self.books[symbol].apply(side, change) and not self.silent:
+        if self.books[symbol].apply(side, change) and not self.silent and symbol not in self.stalled:
             self.depth.changed(symbol, side, change)
 
     def handle(self, t_ns: int, price: float, size: float, symbol: int, kind: int, side: int, flag: int) -> None:
@@ -85,7 +89,7 @@ class MarketFeed:
             wall_s = self._wall_of(t_ns)
             self.books[symbol].traded(wall_s, price, 0.0)
             self.history[symbol].trade(wall_s, price, 0.0)
-            if not self.silent:
+            if self._told(symbol):
                 self.tickers.changed(symbol)
         elif kind == MarketEventKind.HALT:
             self.books[symbol].halted = bool(flag)
@@ -103,14 +107,14 @@ class MarketFeed:
         self._changed.add(symbol)
         if book.two_sided:
             self.history[symbol].quote(wall_s, book.bid, book.ask, book.bid_size, book.ask_size)
-            if not self.silent:
+            if self._told(symbol):
                 self.prints.quoted(symbol, wall_s)
 
     def _trade(self, symbol: int, wall_s: float, price: float, size: float) -> None:
         self.books[symbol].traded(wall_s, price, size)
         self.history[symbol].trade(wall_s, price, size)
         self._changed.add(symbol)
-        if not self.silent:
+        if self._told(symbol):
             self.prints.traded(symbol, wall_s)
             self.tickers.traded(symbol, wall_s)
 
@@ -120,11 +124,24 @@ class MarketFeed:
             return
         self._flushed_ns = now_ns
         for symbol in self._changed:
-            self.tickers.changed(symbol)
+            if symbol not in self.stalled:
+                self.tickers.changed(symbol)
         self._changed.clear()
+
+    def _told(self, symbol: int) -> bool:
+        return not self.silent and symbol not in self.stalled
 
     def speak(self) -> None:
         """End a silence: rows went by unseen, so every depth subscriber gets them anew."""
         self.silent = False
         for symbol in self.books:
-            self.depth.reset(symbol)
+            if symbol not in self.stalled:
+                self.depth.reset(symbol)
+
+    def unstall(self, symbol: int) -> None:
+        """End the silence of one symbol."""
+        if symbol in self.stalled:
+            self.stalled.discard(symbol)
+            self._changed.add(symbol)
+            if not self.silent:
+                self.depth.reset(symbol)

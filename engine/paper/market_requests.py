@@ -163,8 +163,8 @@ def historical_data(gw: Gateway, client: Session, request: m.HistoricalData) -> 
     except ValueError as error:
         invalid(client, request.req_id, str(error))
         return
-    bars = gw.feed.history[symbol].bars(what, width_s, end_s - span_s, end_s)
-    if not bars and not request.keep_up_to_date:
+    bars = gw.feed.history[symbol].bars(what, width_s, end_s - span_s, end_s) if gw.history_up else []
+    if not bars and (not request.keep_up_to_date or not gw.history_up):
         _no_data(client, request.req_id)
         return
     rows = [(bar_stamp(start, width_s, request.date_format), _visible(what, bar)) for start, bar in bars]
@@ -203,6 +203,9 @@ def head_timestamp(gw: Gateway, client: Session, request: m.ContractRequest) -> 
 def historical_ticks(gw: Gateway, client: Session, request: m.HistoricalTicks) -> None:
     symbol = _symbol(gw, client, request.req_id, request.contract)
     if symbol is None:
+        return
+    if not gw.history_up:
+        _no_data(client, request.req_id)
         return
     if not 1 <= request.count <= MAX_HISTORICAL_TICKS:
         invalid(client, request.req_id, f"number of ticks {request.count} is outside 1..{MAX_HISTORICAL_TICKS}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from engine.paper import messages_out as out
 from engine.paper.catalog import Catalog
 from engine.paper.client_requests import Executions
+from engine.paper.order_faults import OrderFaults
 from engine.paper.order_out import open_order
 from engine.paper.orders import FILLED, Execution, Ledger, PaperOrder
 
@@ -21,6 +24,8 @@ class Client(Protocol):
 
     def error(self, req_id: int, code: int, message: str) -> None: ...
 
+    def drop(self, why: str, abort: bool = False) -> None: ...
+
 
 class Audience(Protocol):
     """Who hears about orders and positions."""
@@ -34,20 +39,8 @@ class Audience(Protocol):
     def traded(self, symbol: int) -> None:
         """A position changed."""
 
-
-class OrderFaults:
-    """Distortions of order messages that the fault table may arm; each counts down to zero."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Disarm everything."""
-        self.drop = 0
-        self.duplicate = 0
-        self.reject_reason = ""
-        self.reject = 0
-        self.fill_on_cancel = 0
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Do something after a while (a fault)."""
 
 
 class OrderNews:
@@ -61,34 +54,43 @@ class OrderNews:
     def order(self, order: PaperOrder) -> None:
         """openOrder."""
         instrument = self._catalog[order.symbol]
+        if self._faults.fires(self._faults.zero_perm_id):
+            order = replace(order, perm_id=0)
         for client in self._audience.of_order(order.client_id):
             client.send(open_order(order, instrument, client.version))
 
     def status(self, order: PaperOrder) -> None:
-        """orderStatus, unless a fault drops or doubles it."""
-        if self._faults.drop:
-            self._faults.drop -= 1
+        """orderStatus, unless a fault drops, doubles or delays it."""
+        faults = self._faults
+        if faults.fires(faults.drop_status):
             return
-        copies = 1
-        if self._faults.duplicate:
-            self._faults.duplicate -= 1
-            copies = 2
-        message = status_message(order)
-        for client in self._audience.of_order(order.client_id):
-            for _ in range(copies):
-                client.send(message)
+        copies = 2 if faults.fires(faults.duplicate_status) else 1
+        message = status_message(replace(order, perm_id=0) if faults.fires(faults.zero_perm_id) else order)
+
+        def tell() -> None:
+            for client in self._audience.of_order(order.client_id):
+                for _ in range(copies):
+                    client.send(message)
+
+        if faults.fires(faults.late_status):
+            self._audience.later(faults.late_s, tell)
+        else:
+            tell()
 
     def execution(self, order: PaperOrder, execution: Execution) -> None:
         """A fill: execution, order, status (the last two repeated with the commission once filled), commission."""
         audience = self._audience.of_order(order.client_id)
         message = out.exec_details(out.SYSTEM, self._catalog[order.symbol], execution)
+        copies = 2 if self._faults.fires(self._faults.duplicate_execution) else 1
         for client in audience:
-            client.send(message)
+            for _ in range(copies):
+                client.send(message)
         for _ in range(2 if order.status == FILLED else 1):
             self.order(order)
             self.status(order)
         for client in audience:
-            client.send(out.commission_report(execution))
+            for _ in range(copies):
+                client.send(out.commission_report(execution))
         self._audience.traded(order.symbol)
 
     def correction(self, execution: Execution) -> None:
@@ -97,6 +99,10 @@ class OrderNews:
             client.send(out.exec_details(out.SYSTEM, self._catalog[execution.symbol], execution))
             client.send(out.commission_report(execution))
         self._audience.traded(execution.symbol)
+
+    def moved(self, symbol: int) -> None:
+        """A position changed without an execution."""
+        self._audience.traded(symbol)
 
     def cancelled(self, order: PaperOrder, why: str) -> None:
         """Error 202, which goes to the owner only."""

@@ -109,6 +109,10 @@ class Gateway:
         self.refuse_until_ns = 0
         self.mute = False
         self.reply_delay_s = 0.0
+        self.reply_jitter_s = 0.0
+        self.history_up = True
+        self.taken_ids: dict[int, int] = {}  # client id to the time until which nobody may use it
+        self._half_open: list[Session] = []
         self.id_rollback = 0
         self.link_up = True
         self.events = 0
@@ -241,7 +245,7 @@ class Gateway:
             session.system(321, f"Error validating request.-'startApi' : cause - client id {client_id} is not allowed")
             session.drop("bad client id")
             return
-        if client_id in self._by_client:
+        if client_id in self._by_client or self.taken_ids.get(client_id, 0) > self.now_ns():
             session.system(326, "Unable to connect as the client id is already in use. Retry with a unique client id.")
             session.drop(f"client id {client_id} in use")
             return
@@ -286,7 +290,29 @@ class Gateway:
         for session in list(self.sessions):
             session.flush()
 
+    def hold_half_open(self, session: Session) -> None:
+        """Keep a connection that nobody serves any more."""
+        self._half_open.append(session)
+
+    def end_half_open(self) -> None:
+        """Reset every connection that nobody serves."""
+        held, self._half_open = self._half_open, []
+        for session in held:
+            session.abort_half_open()
+
+    def reply_delay(self) -> float:
+        """Seconds by which the next answer is late (a fault)."""
+        jitter_s = self.reply_jitter_s
+        return self.reply_delay_s + (self.desk.faults.rng.random() * jitter_s if jitter_s else 0.0)
+
     # Audience of the desk.
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        def act() -> None:
+            action()
+            self.flush_all()
+
+        asyncio.get_running_loop().call_later(seconds, act)
 
     def of_order(self, client_id: int) -> list[Client]:
         owner = self._by_client.get(client_id)
@@ -320,6 +346,7 @@ class Gateway:
 
     def close(self) -> None:
         """Drop every client and write the state."""
+        self.end_half_open()
         for session in list(self.sessions):
             session.drop("the gateway stops")
         self.journal.close()

@@ -108,6 +108,21 @@ class Session(asyncio.Protocol):
                 transport.close()
         self._forget()
 
+    def half_open(self) -> None:
+        """Stop serving this connection without closing its socket (a fault): the peer can't know."""
+        transport = self._transport
+        if self.closed or transport is None:
+            return
+        self.muted = True
+        transport.pause_reading()
+        self._forget()
+        self.gateway.hold_half_open(self)
+
+    def abort_half_open(self) -> None:
+        """Reset the socket of a connection that is served no more."""
+        if self._transport is not None:
+            self._transport.abort()
+
     # Bytes in.
 
     def data_received(self, data: bytes) -> None:
@@ -226,7 +241,7 @@ class Session(asyncio.Protocol):
         self._out.clear()
         if self.muted or self._transport is None or self._transport.is_closing():
             return
-        delay_s = self.gateway.reply_delay_s
+        delay_s = self.gateway.reply_delay()
         loop = asyncio.get_running_loop()
         if delay_s > 0 or self._write_at > loop.time():
             # Never earlier than what waits already: a shorter delay must not reorder the stream.

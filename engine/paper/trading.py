@@ -21,7 +21,8 @@ from engine.paper.order_checks import (
     rejected,
     what_if,
 )
-from engine.paper.order_news import Audience, Client, OrderFaults, OrderNews
+from engine.paper.order_faults import OrderFaults
+from engine.paper.order_news import Audience, Client, OrderNews
 from engine.paper.order_out import open_order
 from engine.paper.orders import (
     CANCELLED,
@@ -70,6 +71,7 @@ class Desk:
         self._pump = pump
         self._wall_s = wall_s
         self._forced: set[int] = set()
+        self._cancel_reason = ""
 
     # Order entry.
 
@@ -102,8 +104,13 @@ class Desk:
         if request.order_id > 0 and request.order_id < self.ledger.next_order_id(client.client_id):
             client.error(request.order_id, *_duplicate(existing, request, symbol))
             return
-        if refusal is None and self.faults.reject:
-            self.faults.reject -= 1
+        if self.faults.fires(self.faults.lose_order):
+            return
+        if self.faults.fires(self.faults.drop_link_on_order):
+            client.drop("fault: drop_link_on_order", abort=True)
+            if not self.faults.order_taken:
+                return
+        if refusal is None and self.faults.fires(self.faults.reject):
             refusal = rejected(self.faults.reject_reason)
         refusal = refusal or check_active(request, symbol, self.ledger)
         refusal = refusal or check_margin(request, symbol, self.account, self.ledger, self._marks())
@@ -180,8 +187,7 @@ class Desk:
         if order is None:
             client.error(order_id, 10147, f"OrderId {order_id} that needs to be cancelled is not found.")
             return
-        if order.working and self.faults.fill_on_cancel:
-            self.faults.fill_on_cancel -= 1
+        if order.working and self.faults.fires(self.faults.fill_on_cancel):
             self.force_fill(order, math.inf, now_ns)
         elif order.working:
             self._cancel(order, now_ns)
@@ -215,7 +221,17 @@ class Desk:
     # What the market reports.
 
     def filled(self, perm_id: int, price: float, quantity: float, added_liquidity: bool) -> None:
-        """An execution of a client order."""
+        """An execution of a client order; a fault may have it told in parts."""
+        whole = quantity == int(quantity)
+        if whole and quantity >= 2 and self.faults.fires(self.faults.split):
+            parts = min(self.faults.parts, int(quantity))
+            each = quantity // parts
+            for part in range(parts):
+                self._filled(perm_id, price, each if part < parts - 1 else quantity - each * part, added_liquidity)
+            return
+        self._filled(perm_id, price, quantity, added_liquidity)
+
+    def _filled(self, perm_id: int, price: float, quantity: float, added_liquidity: bool) -> None:
         order = self.ledger.orders[perm_id]
         before = order.commission
         total = commission_total(order.filled + quantity, order.filled_value + quantity * price)
@@ -256,7 +272,7 @@ class Desk:
         self._record(order)
         self.news.order(order)
         self.news.status(order)
-        self.news.cancelled(order, "Immediate-or-cancel remainder" if reason == DONE_IOC else "")
+        self.news.cancelled(order, "Immediate-or-cancel remainder" if reason == DONE_IOC else self._cancel_reason)
 
     # Faults, restart, day.
 
@@ -272,6 +288,12 @@ class Desk:
         self.filled(order.perm_id, price, min(quantity, order.remaining), True)
         if order.working:
             self._submit_again(order, now_ns)
+
+    def broker_cancels(self, order: PaperOrder, reason: str, now_ns: int) -> None:
+        """A cancel that no client asked for."""
+        self._cancel_reason = reason
+        self._cancel(order, now_ns)
+        self._cancel_reason = ""
 
     def correct_last(self, price_change: float) -> Execution | None:
         """Correct the price of the last execution; None if there is none."""
@@ -321,6 +343,16 @@ class Desk:
         self.account.roll_day(day, self._marks())
         self.ledger.roll_day()
         self._journal.rolled()
+
+    def reset_account(self, equity: float, now_ns: int) -> None:
+        """Open the account anew: orders cancelled, positions and executions forgotten; order ids go on rising."""
+        self.cancel_all(now_ns)
+        held = [symbol for symbol, position in self.account.positions.items() if position.quantity]
+        self.account.reopen(equity)
+        self.ledger.roll_day()
+        self._journal.rolled()
+        for symbol in held:
+            self.news.moved(symbol)
 
     def _record(self, order: PaperOrder) -> None:
         self._journal.order(order)

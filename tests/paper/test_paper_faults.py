@@ -9,9 +9,8 @@ import pytest
 from paper_harness import AAPL, RawClient, ib_client, place_fields, running, until
 
 from engine.paper.control import start_control
-from engine.paper.fault_args import FaultError
-from engine.paper.faults import FAULTS
-from engine.paper.scenario import load_scenario
+from engine.paper.faults import FAULTS, FaultError
+from engine.paper.faults.scenario import load_scenario
 
 
 async def test_disconnect_refuse_and_daily_restart_end_connections_and_keep_orders():
@@ -316,7 +315,7 @@ def test_a_scenario_is_read_and_its_mistakes_are_named(tmp_path):
     path.write_text(
         '[[faults]]\nat_s = 1.5\nfault = "delay"\nargs = { ms = 5 }\n[[faults]]\nat_s = 0\nfault = "1100"\n'
     )
-    assert [(f.at_s, f.fault, dict(f.args)) for f in load_scenario(path)] == [
+    assert [(f.at_s, f.fault, dict(f.args)) for f in load_scenario(path).faults] == [
         (1.5, "delay", {"ms": 5}),
         (0.0, "1100", {}),
     ]
@@ -326,6 +325,10 @@ def test_a_scenario_is_read_and_its_mistakes_are_named(tmp_path):
         ("[[faults]]\nat_s = 1\nfault = 'x'", "fault is 'x'"),
         ("[[faults]]\nat_s = 1\nfault = '1100'\nwhen = 2", "expected a table"),
         ("[[", "can't be read"),
+        ("[[faults]]\nat_s = 1\nfault = 'delay'\nargs = {ms = -1}", "fault 1: delay: argument 'ms' is -1"),
+        ("[[faults]]\nat_s = 1\nfault = '1100'\nprobability = 2", "'probability' is 2"),
+        ("[[faults]]\nat_s = 1\nfault = '1100'\ntimes = 2", "without every_s"),
+        ("seed = 'x'\nfaults = []", "seed is 'x'"),
     ):
         path.write_text(text)
         with pytest.raises(FaultError, match=problem):
