@@ -22,6 +22,10 @@ Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1)]
 
 
+INDEX_WINDOW_MAX_S = 318.0
+"""The watchdog keeps 320 s of the index in buckets of 100 ms."""
+
+
 class ConfigError(Exception):
     """The configuration can't be used; the text names file, line, key, value and what is allowed."""
 
@@ -285,6 +289,17 @@ def check(config: Config, source: str = "config") -> None:
         (st.daily_stop_usd <= g.drawdown_usd, "strategy.daily_stop_usd", st.daily_stop_usd, f"at most guardrails.drawdown_usd {g.drawdown_usd:.0f}"),
         (g.confidence_block_s <= g.confidence_kill_s, "guardrails.confidence_block_s", g.confidence_block_s, f"at most guardrails.confidence_kill_s {g.confidence_kill_s:g}"),
         (g.lease_renew_ms * 2 <= g.lease_expiry_ms, "guardrails.lease_renew_ms", g.lease_renew_ms, f"at most half of guardrails.lease_expiry_ms {g.lease_expiry_ms:g}"),
+        (g.lease_expiry_ms <= g.watchdog_gone_s * 1e3, "guardrails.lease_expiry_ms", g.lease_expiry_ms, f"at most guardrails.watchdog_gone_s {g.watchdog_gone_s:g} s"),
+        (g.link_down_kill_s <= g.reconnect_flatten_outage_s, "guardrails.link_down_kill_s", g.link_down_kill_s,
+         f"at most guardrails.reconnect_flatten_outage_s {g.reconnect_flatten_outage_s:g}: else an outage that kills is never flattened"),
+        (g.index_window_s <= INDEX_WINDOW_MAX_S, "guardrails.index_window_s", g.index_window_s, f"at most {INDEX_WINDOW_MAX_S:g}, what is kept of the index"),
+        (g.rate_sustained_s >= 1.0, "guardrails.rate_sustained_s", g.rate_sustained_s, "at least 1: rates are taken over a second"),
+        (g.warn_share > 0.0, "guardrails.warn_share", g.warn_share, "above 0: else every badge warns always"),
+        (g.confidence > 0.0, "guardrails.confidence", g.confidence, "above 0: else CONF never trips"),
+        (lim.orders_per_s <= g.intents_per_s, "limits.orders_per_s", lim.orders_per_s,
+         f"at most guardrails.intents_per_s {g.intents_per_s:g}: else COOL kills what the gate lets pass"),
+        (st.min_confidence >= g.confidence or not st.enabled, "strategy.min_confidence", st.min_confidence,
+         f"at least guardrails.confidence {g.confidence:g}: else entries are taken where CONF counts a symbol as low"),
         (gw.reserved_per_s < gw.messages_per_s, "gateway.reserved_per_s", gw.reserved_per_s, f"less than gateway.messages_per_s {gw.messages_per_s}"),
         (gw.messages_per_s + gw.emergency_messages_per_s <= 50, "gateway.messages_per_s", gw.messages_per_s, "together with emergency_messages_per_s at most 50, the broker's limit"),
         (gw.client_id != gw.emergency_client_id, "gateway.emergency_client_id", gw.emergency_client_id, "another id than gateway.client_id"),

@@ -89,6 +89,11 @@ class DirectFlatten:
         words += [f"order {key[1]} of client {key[0]}" for key, o in self._orders.items() if o.status not in ENDED]
         return words
 
+    def excuse(self, con_ids: frozenset[int]) -> None:
+        """An operator keeps these contracts; the rest is still confirmed flat."""
+        mask = sum(1 << at for at, c in enumerate(self.contracts) if c.con_id in con_ids)
+        self.state = fl.excuse(self.state, mask)
+
     @property
     def known(self) -> bool:
         """The account has been read completely at least once."""

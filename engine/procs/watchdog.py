@@ -86,7 +86,7 @@ class Watchdog:
         if trouble:
             self._alert(Severity.P2, trouble, now_ns)
         self.stops.load(now_ns)
-        self.flattening.load(now_ns)
+        self.flattening.load(now_ns, self.stops.latch.kill_id if self.stops.latch.kill else 0)
         self.takeover.load(epoch, now_ns)
         self._link = replace(self._link, killed=self.stops.latch.awaits_link)
         self._recall_index()
@@ -250,6 +250,15 @@ class Watchdog:
         if quiet or (self._observe_until_ns and now_ns >= self._observe_until_ns):
             self._observe_until_ns = 0
             flattening.start("confirm that the account is flat", Source.WATCHDOG, now_ns)
+
+    def excuse(self, by: str, now_ns: int) -> bool:
+        """An operator has named everything that is held: a running flatten confirms the rest. True if one runs."""
+        held = self.senses.held()
+        if not self.flattening.active or not held:
+            return False
+        self.flattening.excuse(held, by, now_ns)
+        self.takeover.excuse(held)
+        return True
 
     @property
     def day_locked(self) -> bool:

@@ -12,6 +12,7 @@ Invariants
 1. A close never exceeds the confirmed position less what already works to close it.
 2. After round one nothing is closed before: all cancelled, every own close has its verdict, and a snapshot that began
    after the cancel shows no open order. So a cancel that crossed a fill is counted before the next close is sized.
+   Only whole shares are closed: what is left under one share is named, and excused by an operator.
 3. FLAT needs two snapshots, the second begun at least ``apart_ns`` after the first has ended, both without open orders
    and positions in scope, and no order event since the first one ended.
 """
@@ -142,6 +143,8 @@ class Flatten:
     alerted_ns: int = 0
     retry_ns: tuple[int, ...] = ()
     rejects: tuple[int, ...] = ()
+    boot_id: str = ""
+    """Boot of the host that the times belong to."""
 
     @property
     def active(self) -> bool:
@@ -149,8 +152,9 @@ class Flatten:
 
 
 def start(
-    flatten_id: int, symbols: int, *, source: int, reason: str, cause_ns: int, now_ns: int, scope: int = -1
-) -> Flatten:
+    flatten_id: int, symbols: int, *, source: int, reason: str, cause_ns: int, now_ns: int, scope: int = -1,
+    boot_id: str = "",
+) -> Flatten:  # fmt: skip
     """A new flatten over ``symbols`` instruments; ``scope`` is a mask of them (-1: all)."""
     full = (1 << symbols) - 1
     return Flatten(
@@ -165,6 +169,7 @@ def start(
         progress_ns=now_ns,
         retry_ns=(0,) * symbols,
         rejects=(0,) * symbols,
+        boot_id=boot_id,
     )
 
 
@@ -175,6 +180,11 @@ def remaining(state: Flatten, view: View) -> int:
         if abs(qty) > EPSILON:
             mask |= 1 << symbol
     return mask & state.scope & ~state.excused
+
+
+def excuse(state: Flatten, mask: int) -> Flatten:
+    """An operator keeps what remains of these symbols: the rest is still confirmed flat. Time runs on by ``step``."""
+    return replace(state, excused=state.excused | (mask & state.scope), alerted_ns=0)
 
 
 def step(state: Flatten, view: View, now_ns: int, config: FlattenConfig) -> tuple[Flatten, tuple[Action, ...]]:
@@ -220,8 +230,8 @@ def _closes(
     for symbol, qty in enumerate(view.qty):
         if not left >> symbol & 1 or view.halted >> symbol & 1 or now_ns < state.retry_ns[symbol]:
             continue
-        open_qty = abs(qty) - (0.0 if ignore_working else view.closing[symbol])
-        if open_qty <= EPSILON:
+        open_qty = math.floor(abs(qty) - (0.0 if ignore_working else view.closing[symbol]) + EPSILON)
+        if open_qty < 1:
             continue
         side = Side.SELL if qty > 0 else Side.BUY
         limit = math.nan
@@ -232,7 +242,7 @@ def _closes(
                 continue  # no quote to price against; the alert names it
             bps = min(config.limit_step_bps * 2.0 ** min(state.rounds, 8), config.limit_max_bps)
             limit = touch * (1.0 + int(side) * bps / 1e4)
-        found.append((open_qty * mid if mid > 0.0 else math.inf, Close(symbol, side, open_qty, limit)))
+        found.append((open_qty * mid if mid > 0.0 else math.inf, Close(symbol, side, float(open_qty), limit)))
     found.sort(key=lambda item: -item[0])
     return tuple(close for _, close in found)
 
@@ -259,13 +269,15 @@ def _closing(
     if not quiet and now_ns - state.phase_ns < config.round_ns:
         return state, ()
     if left and not _can_close(state, view, left, now_ns) and state.rounds > 0 and not view.open_orders:
-        return _stuck(state, now_ns, config)
+        return _stuck(state, view, left, now_ns, config)
     return _confirm(state, view, now_ns)
 
 
 def _can_close(state: Flatten, view: View, left: int, now_ns: int) -> bool:
     for symbol in range(len(view.qty)):
-        if left >> symbol & 1 and not view.halted >> symbol & 1 and now_ns >= state.retry_ns[symbol]:
+        if not left >> symbol & 1 or abs(view.qty[symbol]) + EPSILON < 1.0:
+            continue
+        if not view.halted >> symbol & 1 and now_ns >= state.retry_ns[symbol]:
             touch = view.bid[symbol] if view.qty[symbol] > 0 else view.ask[symbol]
             if view.regular_hours or touch > 0.0:
                 return True
@@ -309,7 +321,7 @@ def _confirming(
         return _verify(state, view, now_ns)
     closes = _closes(state, view, left, now_ns, config, ignore_working=True)
     if not closes:
-        return _stuck(state, now_ns, config)
+        return _stuck(state, view, left, now_ns, config)
     return _enter(state, FlattenState.CLOSING, now_ns, rounds=state.rounds + 1), closes
 
 
@@ -362,9 +374,28 @@ def _alert(state: Flatten, now_ns: int, config: FlattenConfig, why: str) -> tupl
     return replace(state, alerted_ns=now_ns), (Alert(why, state.remaining),)
 
 
-def _stuck(state: Flatten, now_ns: int, config: FlattenConfig) -> tuple[Flatten, tuple[Action, ...]]:
-    state, actions = _alert(state, now_ns, config, "halted, without a quote, or rejected by the broker")
+def _stuck(
+    state: Flatten, view: View, left: int, now_ns: int, config: FlattenConfig
+) -> tuple[Flatten, tuple[Action, ...]]:
+    state, actions = _alert(state, now_ns, config, _why(state, view, left))
     return _enter(state, FlattenState.STUCK, now_ns), actions
+
+
+def _why(state: Flatten, view: View, left: int) -> str:
+    """Why nothing can be closed now, each cause once."""
+    causes: dict[str, None] = {}
+    for symbol, qty in enumerate(view.qty):
+        if not left >> symbol & 1:
+            continue
+        if abs(qty) + EPSILON < 1.0:
+            causes["a residue under one share: an operator excuses it by name"] = None
+        elif view.halted >> symbol & 1:
+            causes["halted"] = None
+        elif state.rejects[symbol]:
+            causes["rejected by the broker"] = None
+        elif not view.regular_hours:
+            causes["without a quote outside regular hours"] = None
+    return ", ".join(causes) or "nothing can be closed now"
 
 
 def dumps(state: Flatten) -> bytes:
@@ -373,11 +404,15 @@ def dumps(state: Flatten) -> bytes:
 
 
 def loads(data: bytes) -> Flatten:
-    """State from ``dumps``. Raises ValueError if it is not one."""
+    """State from ``dumps``; fields that an older version did not know take their defaults. Raises ValueError."""
     raw = json.loads(data)
-    if not isinstance(raw, dict) or set(raw) != {f.name for f in fields(Flatten)}:
+    if not isinstance(raw, dict) or "state" not in raw or set(raw) - {f.name for f in fields(Flatten)}:
         raise ValueError("not a flatten state of this version")
-    raw["retry_ns"], raw["rejects"] = tuple(raw["retry_ns"]), tuple(raw["rejects"])
+    for name in ("retry_ns", "rejects"):
+        raw[name] = tuple(raw.get(name, ()))
+    for field in fields(Flatten):
+        if field.name in raw and not isinstance(getattr(Flatten(), field.name), type(raw[field.name])):
+            raise ValueError(f"{field.name} is {raw[field.name]!r}")
     return Flatten(**raw)
 
 

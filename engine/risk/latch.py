@@ -139,8 +139,13 @@ def load(state_dir: Path, mode: str, now_ns: int, wall_ns: int) -> Latch:
         return Latch(boot_id=boot_id())
     except (OSError, ValueError) as error:
         return latched(f"{path} can't be read ({error}): latched until reset")
-    if latch.boot_id != boot_id():
-        latch = replace(latch, released_kill_id=0, released_pause_id=0, boot_id=boot_id())
+    boot = boot_id()
+    if latch.boot_id != boot:
+        # Monotonic times of another boot would end the cooling at once, or never: it starts anew.
+        latch = replace(
+            latch, released_kill_id=0, released_pause_id=0, boot_id=boot,
+            kill_id=now_ns if latch.kill else 0, pause_id=now_ns if latch.pause else 0,
+        )  # fmt: skip
     return latch
 
 
@@ -176,10 +181,14 @@ def kill_offline(state_dir: Path, text: str, now_ns: int, wall_ns: int) -> None:
     save(state_dir, replace(latch, boot_id=boot_id()))
 
 
+RETRY_S = 1.0
+
+
 class FileWriter:
     """Helper thread that writes the newest version of each file; a caller never waits unless it asks to.
 
-    ``on_error`` is called in that thread.
+    What can't be written is tried again every second, whole and from the start, until it is on disk or a newer version
+    has taken its place. ``on_error`` is called in that thread, once for each file that begins to fail.
     """
 
     def __init__(self, on_error: Callable[[Path, OSError], None]) -> None:
@@ -188,7 +197,7 @@ class FileWriter:
         self._wake = threading.Condition()
         self._busy = False
         self._closed = False
-        self._failed: set[Path] = set()
+        self._failed: dict[Path, bytes] = {}
         self._thread = threading.Thread(target=self._run, name="files", daemon=True)
         self._thread.start()
 
@@ -196,6 +205,8 @@ class FileWriter:
         """Queue the whole content of ``path``; an older version that still waits is dropped."""
         with self._wake:
             self._waiting[path] = data
+            if path in self._failed:
+                self._failed[path] = data
             self._wake.notify_all()
 
     def flush(self, timeout_s: float) -> bool:
@@ -222,17 +233,26 @@ class FileWriter:
     def _run(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._closed or bool(self._waiting))
+                due = self._wake.wait_for(
+                    lambda: self._closed or bool(self._waiting), RETRY_S if self._failed else None
+                )
+                if not due:
+                    self._waiting.update(self._failed)
                 if not self._waiting:
                     return
                 path, data = self._waiting.popitem()
                 self._busy = True
+            error: OSError | None = None
             try:
                 replace_file(path, data)
-                self._failed.discard(path)
-            except OSError as error:
-                self._failed.add(path)
+            except OSError as caught:
+                error = caught
+            if error is not None and path not in self._failed:
                 self._on_error(path, error)
             with self._wake:
+                if error is None:
+                    self._failed.pop(path, None)
+                else:
+                    self._failed[path] = self._waiting.get(path, data)
                 self._busy = False
                 self._wake.notify_all()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine.domain.codes import Badge, BadgeState
+from engine.domain.codes import Badge, BadgeState, Source
 
 OVERRIDE_DAY = 1
 """RESET flag bit 0: the operator overrides the day's drawdown lock by name and reason."""
 EXCUSE_REMAINING = 2
 """RESET flag bit 1: the operator names in the reason what remains open and keeps it."""
+PEOPLE = (Source.OPERATOR, Source.CLI)
+"""Only these can release a stop: a person stands behind them. Nothing that trades or guards releases itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +21,13 @@ class ResetRequest:
     flags: int
     who: str
     reason: str
+    source: int = Source.CLI
 
 
 @dataclass(frozen=True, slots=True)
 class ResetFacts:
-    """``flat_since_ns``: confirmed flat by the broker, 0 if not. ``remaining``: names of what is open, in words."""
+    """``flat_since_ns``: confirmed flat by the broker, 0 if not. ``remaining``: what is open, in words; ``open_names``
+    the symbols of it, each of which an operator must name to keep it."""
 
     killed: bool
     flat_since_ns: int
@@ -31,6 +36,7 @@ class ResetFacts:
     day_locked: bool
     states: Mapping[Badge, tuple[BadgeState, str]]
     link_up: bool
+    open_names: tuple[str, ...] = ()
 
 
 def cooling_until_ns(facts: ResetFacts, cooling_s: float, killed_ns: int, excused: bool) -> int:
@@ -39,15 +45,27 @@ def cooling_until_ns(facts: ResetFacts, cooling_s: float, killed_ns: int, excuse
     return start + int(cooling_s * 1e9) if start else 0
 
 
+def unnamed(names: tuple[str, ...], reason: str) -> tuple[str, ...]:
+    """Symbols that the reason does not name, as words of their own."""
+    said = set(re.findall(r"[A-Z0-9.]+", reason.upper()))
+    return tuple(name for name in names if not set(re.findall(r"[A-Z0-9.]+", name.upper())) <= said)
+
+
 def refusals(facts: ResetFacts, request: ResetRequest, cooling_s: float, killed_ns: int, now_ns: int) -> list[str]:
     """Every reason against a release, in words; empty: it may be released."""
+    if request.source not in PEOPLE:
+        return ["only an operator releases a stop, by cockpit, API or command line"]
     if not facts.killed:
         return ["nothing is latched"]
     found = []
     excused = bool(request.flags & EXCUSE_REMAINING)
     override = bool(request.flags & OVERRIDE_DAY)
-    if (excused or override) and not (request.who.strip() and request.reason.strip()):
+    if not request.who.strip():
+        found.append("a reset needs a name: who releases it")
+    if (excused or override) and not request.reason.strip():
         found.append("an override needs who and why")
+    elif excused and (missing := unnamed(facts.open_names, request.reason)):
+        found.append(f"the reason must name what remains: {', '.join(missing)}")
     if facts.flattening:
         found.append("flatten is still running")
     elif not facts.flat_since_ns and not excused:

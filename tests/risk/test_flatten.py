@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import math
 
+import pytest
 from flatten_exchange import Exchange, entry
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -172,3 +174,39 @@ def test_managed_scope_leaves_other_symbols_alone() -> None:
     state = run(exchange, state)
     assert state.state == FlattenState.FLAT
     assert exchange.qty == [0.0, 100.0]
+
+
+def test_only_whole_shares_are_closed_and_a_residue_is_named_until_an_operator_excuses_it() -> None:
+    exchange = Exchange(5, [10.5, -3.25, 0.75], fill_share=1.0)
+    state = run(exchange, begin(3), 20.0)
+    assert exchange.qty == [0.5, -0.25, 0.75]
+    assert exchange.over_closed == []
+    assert exchange.closes == 2, "a residue is not tried again and again"
+    assert state.active
+    assert "residue under one share" in exchange.alerts[0].text
+    assert exchange.alerts[0].remaining == 0b111
+    exchange.snapshot = (exchange.snapshot[0], 0, 0, -1, 9, 0)  # what was read before says nothing about after
+    state, now = fl.excuse(state, 0b111), 10**12
+    while state.active and now < 10**12 + 20 * 10**9:
+        now += MS
+        exchange.tick(now)
+        state, actions = fl.step(state, exchange.view(), now, CONFIG)
+        exchange.carry_out(actions)
+    assert state.state == FlattenState.FLAT
+    assert exchange.qty == [0.5, -0.25, 0.75]
+
+
+def test_excusing_one_symbol_still_closes_the_others() -> None:
+    exchange = Exchange(6, [100.0, 50.0], halted=0b01, fill_share=1.0)
+    state = run(exchange, fl.excuse(begin(2), 0b01), 20.0)
+    assert state.state == FlattenState.FLAT
+    assert exchange.qty == [100.0, 0.0]
+
+
+def test_a_state_of_an_older_version_is_read_and_nonsense_is_not() -> None:
+    whole = json.loads(fl.dumps(begin(2)))
+    del whole["boot_id"]
+    assert fl.loads(json.dumps(whole).encode()).state == FlattenState.STOPPING
+    for bad in (b"", b"[]", b"{}", b'{"state": "x"}', b'{"state": 1, "more": 2}', b'{"state": 1, "scope": 1.5}'):
+        with pytest.raises(ValueError, match=r".*"):
+            fl.loads(bad)

@@ -19,7 +19,7 @@ from engine.risk.guardrails.dd import DdState, anchored, dd
 from engine.risk.guardrails.drift import DriftState, drift
 from engine.risk.guardrails.evaluate import RULES, Evaluator
 from engine.risk.guardrails.facts import AccountFacts, IndexFacts, StreamFacts
-from engine.risk.guardrails.lat import LatState, lat
+from engine.risk.guardrails.lat import LatState, both_mute, lat
 from engine.risk.guardrails.pos import PosState, pos
 from engine.risk.guardrails.result import BadgeResult, Breach
 from engine.risk.guardrails.spread import SpreadState, spread
@@ -138,9 +138,23 @@ def test_an_outstanding_probe_counts_once_it_is_too_old() -> None:
 def test_a_mute_connection_kills_only_while_the_emergency_connection_answers() -> None:
     mute = with_link(quiet(), silent_ns=2 * S, probe_age_ns=600 * MS)
     assert lat(mute, G, LatState(), NOW)[0].breach == Breach.NONE
-    assert lat(with_link(mute, emergency_answer_age_ns=S), G, LatState(), NOW)[0].breach == Breach.KILL
-    assert lat(with_link(mute, emergency_answer_age_ns=S, silent_ns=S), G, LatState(), NOW)[0].breach == Breach.NONE
-    assert lat(with_link(mute, emergency_answer_age_ns=3 * S), G, LatState(), NOW)[0].breach == Breach.NONE
+    answers = with_link(mute, emergency_answer_age_ns=500 * MS)
+    assert lat(answers, G, LatState(), NOW)[0].breach == Breach.KILL
+    assert lat(with_link(answers, silent_ns=S), G, LatState(), NOW)[0].breach == Breach.NONE
+    assert lat(with_link(answers, probe_age_ns=-1), G, LatState(), NOW)[0].breach == Breach.NONE, "nothing was asked"
+    older = with_link(mute, emergency_answer_age_ns=700 * MS)
+    assert lat(older, G, LatState(), NOW)[0].breach == Breach.NONE, "an answer from before the question proves nothing"
+
+
+@pytest.mark.parametrize(("answer_age_ns", "lost"), [(-1, True), (2 * S, True), (S, False), (0, False)])
+def test_a_gateway_silent_on_both_connections_is_a_lost_broker_and_not_a_mute_connection(
+    answer_age_ns: int, lost: bool
+) -> None:
+    link = with_link(quiet(), silent_ns=2 * S, probe_age_ns=600 * MS, emergency_answer_age_ns=answer_age_ns).link
+    assert both_mute(link, G) == lost
+    facts = replace(quiet(), link=replace(link, both_mute=lost))
+    assert facts.link.up != lost
+    assert bool(blocks(facts, Duties()).reasons >> BlockReason.LINK_DOWN & 1) == lost
 
 
 @pytest.mark.parametrize(

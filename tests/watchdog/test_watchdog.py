@@ -526,9 +526,11 @@ def test_a_kill_beats_a_release_that_is_still_being_written(world: World) -> Non
     world.run(32, step_ms=20)
     agent, now = world.agent, world.clock.now
     released: list[bool] = []
-    agent.stops.release_kill("reset", now, Source.CLI, lambda: released.append(True), pause_after=False)
+    refused: list[str] = []
+    agent.stops.release_kill("reset", now, Source.CLI, lambda: released.append(True), refused.append, pause_after=False)
     agent.guard.kill(1 << Badge.KILL, "again", now, source=Source.CLI)
     world.run(0.2)
     assert world.killed
     assert not released
+    assert refused == ["a new stop came meanwhile"]
     assert json.loads((world.state_dir / "latch.json").read_text())["kill"] is True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from engine.domain import sessions
 from engine.domain.codes import LinkState, ServiceState
 from engine.risk.guardrails import kernels as k
 from engine.risk.guardrails.facts import AccountFacts, Facts, IndexFacts, LinkFacts, ModelFacts, StreamFacts
+from engine.risk.guardrails.lat import both_mute
 from engine.runtime.context import Context
 from engine.runtime.heartbeat import DEGRADED
 from shm.cell import CellReader
@@ -215,7 +217,7 @@ class Senses:
         newest_last = tuple(int(rtts[(count - usable + i) % RTT_SAMPLES]) for i in range(usable))
         probe, message = int(b["probe_sent_ns"]), int(b["last_message_ns"])
         wall = self._ctx.clock.wall_ns(now_ns)
-        return LinkFacts(
+        facts = LinkFacts(
             link=link, bridge_alive=alive, leaving=bool(b["leaving"]), reconciled=bool(b["reconciled"]),
             down_since_ns=int(b["down_since_ns"]), ever_up=count > 0 or int(b["snapshot_id"]) > 0 or up,
             rtts_ns=newest_last, probe_age_ns=now_ns - probe if up and probe else -1,
@@ -223,6 +225,7 @@ class Senses:
             emergency_answer_age_ns=emergency_answer_age_ns,
             reset_window=self._hours(wall)[1],
         )  # fmt: skip
+        return replace(facts, both_mute=True) if both_mute(facts, self._ctx.config.guardrails) else facts
 
     def _hours(self, wall_ns: int) -> tuple[bool, bool]:
         """(regular hours, inside a reset window), worked out once a second."""
@@ -302,6 +305,16 @@ class Senses:
     def working(self) -> int:
         b = self.broker.value[0]
         return int(b["working_orders"]) + int(b["unknown_orders"])
+
+    def newest_tick_ns(self, mask: int) -> int:
+        """When the newest quote of these symbols came out of the bridge's socket: what a price rule was broken by."""
+        stamps = self.books.value["t_socket_ns"].tolist()
+        return max((t for i, t in enumerate(stamps) if mask >> i & 1), default=0)
+
+    def halted(self) -> int:
+        """Mask of symbols that are halted."""
+        flags = self.table[:, k.FLAGS].tolist()
+        return sum(1 << i for i, f in enumerate(flags) if int(f) & k.HALTED)
 
     def held_fresh(self) -> bool:
         """Every held symbol has a live, valid book."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from engine import topology
 from engine.domain.codes import Badge, CommandKind, EventKind, Source
-from engine.risk.release import EXCUSE_REMAINING, OVERRIDE_DAY, ResetFacts, ResetRequest, refusals
+from engine.risk.release import EXCUSE_REMAINING, OVERRIDE_DAY, PEOPLE, ResetFacts, ResetRequest, refusals, unnamed
 from engine.runtime.context import Context
 
 if TYPE_CHECKING:
@@ -71,10 +71,14 @@ class Commands:
         elif kind == CommandKind.RESUME:
             self._resume(command_id, source, by, now_ns)
         else:
-            self._reset(command_id, source, ResetRequest(int(c["flags"]), who, reason), by, now_ns)
+            self._reset(command_id, source, ResetRequest(int(c["flags"]), who, reason, source), by, now_ns)
 
     def _resume(self, command_id: int, source: int, by: str, now_ns: int) -> None:
         agent, stops = self._agent, self._agent.stops
+        if source not in PEOPLE:
+            text = "only an operator releases a stop, by cockpit, API or command line"
+            self._refuse(command_id, CommandKind.RESUME, source, text, now_ns)
+            return
         if not agent.effective(now_ns).pause:
             self._refuse(command_id, CommandKind.RESUME, source, "nothing is paused", now_ns)
             return
@@ -86,7 +90,10 @@ class Commands:
         def done() -> None:
             self._done(command_id, CommandKind.RESUME, source, text, self._ctx.clock.now_ns())
 
-        stops.release_pause(by, now_ns, source, done)
+        def failed(why: str) -> None:
+            self._refuse(command_id, CommandKind.RESUME, source, f"{why}: PAUSE holds", self._ctx.clock.now_ns())
+
+        stops.release_pause(by, now_ns, source, done, failed)
 
     def _reset(self, command_id: int, source: int, request: ResetRequest, by: str, now_ns: int) -> None:
         agent, stops = self._agent, self._agent.stops
@@ -95,10 +102,12 @@ class Commands:
         )
         if stops.releasing:
             found.append("another release is being written")
+        flags = request.flags
         if found:
+            if flags & EXCUSE_REMAINING and self._excuse(request, by, now_ns):
+                found.append("what was named is excused: the rest is being confirmed flat, reset again after cooling")
             self._refuse(command_id, CommandKind.RESET, source, "; ".join(found), now_ns)
             return
-        flags = request.flags
         extra = [
             word
             for bit, word in ((OVERRIDE_DAY, "day lock overridden"), (EXCUSE_REMAINING, "remaining excused"))
@@ -114,7 +123,18 @@ class Commands:
             state = "PAUSED: resume when ready" if paused or stops.latch.pause else "ACTIVE"
             self._done(command_id, CommandKind.RESET, source, f"released; now {state}", self._ctx.clock.now_ns())
 
-        stops.release_kill(text, now_ns, source, done, pause_after=paused, unlock=unlock)
+        def failed(why: str) -> None:
+            self._refuse(command_id, CommandKind.RESET, source, f"{why}: KILL holds", self._ctx.clock.now_ns())
+
+        stops.release_kill(text, now_ns, source, done, failed, pause_after=paused, unlock=unlock)
+
+    def _excuse(self, request: ResetRequest, by: str, now_ns: int) -> bool:
+        """While a flatten runs, an operator can keep what can't be closed; the release itself still has to cool."""
+        facts = self.reset_facts(now_ns)
+        named = request.source in PEOPLE and request.who.strip() and request.reason.strip()
+        if not facts.flattening or not named or unnamed(facts.open_names, request.reason):
+            return False
+        return self._agent.excuse(by, now_ns)
 
     def reset_facts(self, now_ns: int) -> ResetFacts:
         agent = self._agent
@@ -127,6 +147,7 @@ class Commands:
             day_locked=agent.day_locked,
             states={badge: (r.state, r.reason) for badge, r in agent.guard.evaluator.results.items()},
             link_up=agent.senses.facts.link.up,
+            open_names=tuple(n for i, n in enumerate(agent.senses.names) if agent.senses.held() >> i & 1),
         )
 
     def _done(self, command_id: int, kind: int, source: int, text: str, now_ns: int, ref2: int = 0) -> None:

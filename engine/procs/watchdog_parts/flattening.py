@@ -24,6 +24,7 @@ from engine.domain.codes import (
 from engine.domain.instruments import ALL_SYMBOLS
 from engine.procs.watchdog_parts.cells import Senses
 from engine.risk import flatten as fl
+from engine.risk import latch as latches
 from engine.risk.guardrails import kernels as k
 from engine.risk.latch import FileWriter
 from engine.runtime.context import Context
@@ -60,21 +61,35 @@ class Flattening:
         self._own: dict[int, _Own] = {}
         self._rejected = 0
         self._path = ctx.state_dir / FILE
+        self._boot = latches.boot_id()
         self._written = b""
         self.state = fl.Flatten()
         self.flat_since_ns = 0
         self._next_look_ns = 0
         self.paused_for_takeover = False
 
-    def load(self, now_ns: int) -> None:
-        """Continue what a predecessor began. An unreadable file means that nothing is known to be running."""
+    def load(self, now_ns: int, kill_id: int) -> None:
+        """Continue what a predecessor began, or remember that it has confirmed flat since the KILL of ``kill_id``.
+
+        While KILL holds (``kill_id`` not 0) a file that can't be read means: get flat. No file means that none began.
+        """
+        symbols = len(self._senses.names)
         try:
             state = fl.loads(self._path.read_bytes())
-        except (OSError, ValueError, TypeError):
+        except FileNotFoundError:
             return
-        if state.active and len(state.retry_ns) == len(self._senses.names):
-            self.state = fl.resume(state, now_ns, len(self._senses.names))
+        except (OSError, ValueError, TypeError) as error:
+            if kill_id:
+                self.start(f"{self._path} can't be read ({error}) and KILL holds", Source.WATCHDOG, now_ns)
+            return
+        if state.active and len(state.retry_ns) == symbols:
+            self.state = replace(fl.resume(state, now_ns, symbols), boot_id=self._boot)
             self._event(f"continued after a restart: {state.reason}", now_ns)
+            self._publish()
+        elif state.active:
+            self.start(f"continued with other symbols: {state.reason}", Source.WATCHDOG, now_ns)
+        elif state.state == FlattenState.FLAT and state.boot_id == self._boot and state.flat_ns >= kill_id > 0:
+            self.state, self.flat_since_ns = state, state.flat_ns
             self._publish()
 
     @property
@@ -90,12 +105,12 @@ class Flattening:
             if wider != self.state.scope:
                 self.state = fl.start(
                     self.state.flatten_id, len(self._senses.names), source=source, reason=reason,
-                    cause_ns=cause_ns, now_ns=now_ns, scope=wider,
+                    cause_ns=cause_ns, now_ns=now_ns, scope=wider, boot_id=self._boot,
                 )  # fmt: skip
             return self.state.flatten_id
         self.state = fl.start(
             flatten_id or now_ns, len(self._senses.names), source=source, reason=reason[:160], cause_ns=cause_ns,
-            now_ns=now_ns, scope=scope,
+            now_ns=now_ns, scope=scope, boot_id=self._boot,
         )  # fmt: skip
         self.flat_since_ns = 0
         self._counters.add("flattens")
@@ -254,9 +269,15 @@ class Flattening:
             self._ctx.wake(topology.BRIDGE)
 
     def _watch_flat(self, now_ns: int) -> None:
-        """Confirmed flat lasts until something is held or works again."""
-        if self.flat_since_ns and (self._senses.held() or self._senses.working()):
+        """Confirmed flat lasts until something is held or works again; what an operator has excused may stay."""
+        if self.flat_since_ns and (self._senses.held() & ~self.state.excused or self._senses.working()):
             self.flat_since_ns = 0
+
+    def excuse(self, mask: int, by: str, now_ns: int) -> None:
+        """An operator keeps these symbols: the flatten confirms the rest."""
+        self.state = fl.excuse(self.state, mask)
+        self._event(f"excused {self._senses.in_words(mask)}: {by}", now_ns)
+        self._publish()
 
     def finish(self, now_ns: int) -> None:
         """Another hand (the emergency connection) has confirmed flat."""
@@ -264,6 +285,7 @@ class Flattening:
             self.state,
             flatten_id=self.state.flatten_id or now_ns,
             state=int(FlattenState.FLAT),
+            boot_id=self._boot,
             flat_ns=now_ns,
             remaining=0,
         )

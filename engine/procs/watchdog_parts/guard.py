@@ -22,6 +22,8 @@ from engine.runtime.context import Context
 SLOW_EVALUATION_NS = 20_000_000
 """CPU time of one evaluation above which it counts as slow. CPU time, because a busy host is not a slow rule."""
 SLOW_KILL_NS = 1_000_000_000
+TICK_IS_CAUSE_NS = 50_000_000
+"""A price rule that has come true names the tick that did it, if there was one this recently."""
 
 
 class Guard:
@@ -35,6 +37,7 @@ class Guard:
         self._slow_since_ns = 0
         self._slow_until_ns = 0
         self._spread_alerted = 0
+        self._halt_alerted = 0
         self.can_send = False
         self.started = False
         self.blocks = Blocks()
@@ -102,6 +105,7 @@ class Guard:
             self._run(badge, now_ns)
         self._watch_slowness(time.thread_time_ns() - began, now_ns)
         self._spread_alert(now_ns)
+        self._halt_alert(now_ns)
         self._block(now_ns)
 
     def _run(self, badge: Badge, now_ns: int) -> None:
@@ -138,7 +142,15 @@ class Guard:
                 self._stops.amend(now_ns, locked_session=day.session)
         latch = self._stops.latch
         if not latch.kill or not latch.kill_reasons >> badge & 1:
-            self.kill(1 << badge, text, now_ns, cause_ns=result.cause_ns or now_ns)
+            self.kill(1 << badge, text, now_ns, cause_ns=result.cause_ns or self._cause_ns(badge, result, now_ns))
+
+    def _cause_ns(self, badge: Badge, result: BadgeResult, now_ns: int) -> int:
+        """POS and DD come true by a tick of what is held; everything else by the passing of time."""
+        if badge not in FAST:
+            return now_ns
+        held = self._senses.held()
+        tick_ns = self._senses.newest_tick_ns(held & result.symbols or held)
+        return tick_ns if 0 <= now_ns - tick_ns <= TICK_IS_CAUSE_NS else now_ns
 
     def _watch_slowness(self, cpu_ns: int, now_ns: int) -> None:
         if cpu_ns <= SLOW_EVALUATION_NS:
@@ -161,6 +173,16 @@ class Guard:
         if new:
             text = f"SPREAD wide for {g.spread_warn_s:g} s with a position open: {self._senses.in_words(new)}"
             self._ctx.events.emit(EventKind.ALERT, Badge.SPREAD, severity=Severity.P2, text=text, now_ns=now_ns)
+
+    def _halt_alert(self, now_ns: int) -> None:
+        """A halted symbol is blocked and marked at its last mid; somebody must know at once."""
+        halted = self._senses.halted()
+        new, self._halt_alerted = halted & ~self._halt_alerted, halted
+        if new:
+            names = [name for i, name in enumerate(self._senses.names) if new >> i & 1]
+            held = self._senses.in_words(new & self._senses.held())
+            text = f"{', '.join(names)} halted: entries blocked, {f'holding {held}' if held else 'nothing held'}"
+            self._ctx.events.emit(EventKind.ALERT, severity=Severity.P1, text=text, now_ns=now_ns)
 
     def _block(self, now_ns: int) -> None:
         senses = self._senses

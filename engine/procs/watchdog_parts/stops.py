@@ -27,7 +27,7 @@ class Stops:
         self._cell = ctx.cell_writer("stop.watchdog")
         self._path = ctx.state_dir / latches.FILE
         self.latch = Latch()
-        self._pending: tuple[Latch, Callable[[], None]] | None = None
+        self._pending: tuple[Latch, Callable[[], None], Callable[[str], None]] | None = None
         self._blocks = (0, 0)
 
     @property
@@ -92,8 +92,9 @@ class Stops:
     def _withdraw(self) -> None:
         """A stop beats a release that is being written: the file must say again what still holds."""
         if self._pending is not None:
-            self._pending = None
+            (_, _, failed), self._pending = self._pending, None
             self._write()
+            failed("a new stop came meanwhile")
 
     def pause(self, text: str, now_ns: int, source: int = Source.WATCHDOG) -> bool:
         self._withdraw()
@@ -122,9 +123,11 @@ class Stops:
         self._write()
 
     def release_kill(
-        self, text: str, now_ns: int, source: int, done: Callable[[], None], pause_after: bool, unlock: bool = False
-    ) -> None:
-        """File first; ``done`` is called once it is on disk and the cell published. Any new stop meanwhile wins.
+        self, text: str, now_ns: int, source: int, done: Callable[[], None], failed: Callable[[str], None],
+        pause_after: bool, unlock: bool = False,
+    ) -> None:  # fmt: skip
+        """File first; ``done`` is called once it is on disk and the cell published, ``failed`` with
+        the reason if it can't be written, or if a new stop came meanwhile: that one wins.
 
         ``unlock``: a named override lifts the day's lock as well.
         """
@@ -134,19 +137,24 @@ class Stops:
             pause=self.latch.pause or pause_after,
             pause_text=self.latch.pause_text if self.latch.pause or not pause_after else "paused after a reset",
         )  # fmt: skip
-        self._begin(released, StopEvent.KILL_RELEASED, text, source, done)
+        self._begin(released, StopEvent.KILL_RELEASED, text, source, done, failed)
 
-    def release_pause(self, text: str, now_ns: int, source: int, done: Callable[[], None]) -> None:
+    def release_pause(
+        self, text: str, now_ns: int, source: int, done: Callable[[], None], failed: Callable[[str], None]
+    ) -> None:
         released = replace(self.latch, pause=False, pause_text="", released_pause_id=now_ns)
-        self._begin(released, StopEvent.PAUSE_RELEASED, text, source, done)
+        self._begin(released, StopEvent.PAUSE_RELEASED, text, source, done, failed)
 
-    def _begin(self, released: Latch, event: StopEvent, text: str, source: int, done: Callable[[], None]) -> None:
+    def _begin(
+        self, released: Latch, event: StopEvent, text: str, source: int, done: Callable[[], None],
+        failed: Callable[[str], None],
+    ) -> None:  # fmt: skip
         def finish() -> None:
             self._event(event, text, Severity.ROUTINE, source, self._ctx.clock.now_ns())
             done()
 
         self._files.write(self._path, latches.encode(released))
-        self._pending = (released, finish)
+        self._pending = (released, finish, failed)
 
     @property
     def releasing(self) -> bool:
@@ -156,9 +164,11 @@ class Stops:
         """Complete a release whose file has reached the disk."""
         if self._pending is None or not self._files.idle:
             return
-        (released, finish), self._pending = self._pending, None
+        (released, finish, failed), self._pending = self._pending, None
         if self._files.failed(self._path):
-            return  # stays latched; the failure itself has been alarmed
+            self._write()  # never the released content, which the writer would try again
+            failed("the latch file can't be written")
+            return
         self.latch = released
         self._publish(now_ns)
         finish()

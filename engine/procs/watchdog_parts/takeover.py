@@ -180,5 +180,11 @@ class Takeover:
             EventKind.CONNECTIVITY, 0, severity=severity, source=Source.WATCHDOG, text=text, now_ns=now_ns
         )
 
+    def excuse(self, mask: int) -> None:
+        """An operator keeps these symbols: also over the emergency connection."""
+        if self._hand is not None:
+            tradable = self._senses.tradable
+            self._hand.excuse(frozenset(i.con_id for n, i in enumerate(tradable) if mask >> n & 1))
+
     def close(self) -> None:
         self.connection.close()

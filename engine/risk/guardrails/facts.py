@@ -39,10 +39,12 @@ class LinkFacts:
     silent_ns: int = -1
     emergency_answer_age_ns: int = -1
     reset_window: bool = False
+    both_mute: bool = False
+    """Asked over both connections, and neither answers: the broker is lost although sockets are open."""
 
     @property
     def up(self) -> bool:
-        return self.bridge_alive and self.link in (LinkState.UP, LinkState.SYNCING)
+        return self.bridge_alive and not self.both_mute and self.link in (LinkState.UP, LinkState.SYNCING)
 
 
 @dataclass(frozen=True, slots=True)

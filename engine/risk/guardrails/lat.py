@@ -24,14 +24,26 @@ def samples_ms(link: LinkFacts, g: Guardrails) -> list[float]:
 
 
 def is_mute(link: LinkFacts, g: Guardrails) -> bool:
-    """Nothing from the trading connection although asked, while the emergency connection gets answers."""
-    mute_ns = g.mute_s * 1e9
-    return (
-        link.up
-        and link.silent_ns >= mute_ns
-        and link.probe_age_ns >= g.rtt_ms * 1e6
-        and 0 <= link.emergency_answer_age_ns < mute_ns
-    )
+    """Nothing from the trading connection although asked, while the emergency connection gets answers.
+
+    An answer counts if it came after the unanswered question was put: an older one says nothing about now, and a
+    gateway that has fallen silent altogether is a lost broker, not a mute connection.
+    """
+    return link.up and _unanswered(link, g) and _answers(link, g)
+
+
+def both_mute(link: LinkFacts, g: Guardrails) -> bool:
+    """The same silence, and the emergency connection gets no answers either, or is not there."""
+    age_ns = link.emergency_answer_age_ns
+    return _unanswered(link, g) and (age_ns < 0 or age_ns >= g.mute_s * 1e9)
+
+
+def _unanswered(link: LinkFacts, g: Guardrails) -> bool:
+    return link.silent_ns >= g.mute_s * 1e9 and link.probe_age_ns >= g.rtt_ms * 1e6
+
+
+def _answers(link: LinkFacts, g: Guardrails) -> bool:
+    return 0 <= link.emergency_answer_age_ns < min(g.mute_s * 1e9, link.probe_age_ns)
 
 
 def lat(facts: Facts, g: Guardrails, state: LatState, now_ns: int) -> tuple[BadgeResult, LatState]:

@@ -1,0 +1,105 @@
+"""Every condition of a release, alone: each refusal names its reason, and without any the latch opens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from engine.domain.codes import Badge, BadgeState, Source
+from engine.risk.release import EXCUSE_REMAINING, OVERRIDE_DAY, ResetFacts, ResetRequest, refusals
+
+S = 1_000_000_000
+NOW = 1_000 * S
+COOLING_S = 300.0
+COOLED = ResetFacts(
+    killed=True,
+    flat_since_ns=NOW - 300 * S,
+    flattening=False,
+    remaining="",
+    day_locked=False,
+    states=dict.fromkeys(Badge, (BadgeState.OK, "")),
+    link_up=True,
+)
+ASKED = ResetRequest(0, "jo", "checked")
+
+
+def refused(facts: ResetFacts = COOLED, request: ResetRequest = ASKED, killed_ns: int = NOW - 400 * S) -> list[str]:
+    return refusals(facts, request, COOLING_S, killed_ns, NOW)
+
+
+def test_cooled_flat_and_green_is_released() -> None:
+    assert refused() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"killed": False}, "nothing is latched"),
+        ({"flat_since_ns": NOW - 299 * S}, "cooling for another 0:02 min"),
+        ({"flat_since_ns": 0, "remaining": "AAPL +3"}, "not confirmed flat: AAPL +3"),
+        ({"flattening": True}, "flatten is still running"),
+        ({"link_up": False}, "the link to the broker is down"),
+        ({"day_locked": True}, "DD is locked until the next session"),
+    ],
+)
+def test_each_condition_refuses_alone_and_in_words(change: dict[str, Any], words: str) -> None:
+    found = refused(replace(COOLED, **change))
+    assert len(found) == 1
+    assert words in found[0]
+
+
+@pytest.mark.parametrize("badge", [b for b in Badge if b != Badge.KILL])
+@pytest.mark.parametrize("state", [s for s in BadgeState if s != BadgeState.OK])
+def test_any_badge_that_is_not_ok_refuses_with_its_reason(badge: Badge, state: BadgeState) -> None:
+    facts = replace(COOLED, states={**COOLED.states, badge: (state, "why")})
+    assert refused(facts) == [f"{badge.name} is {state.name}: why"]
+
+
+@pytest.mark.parametrize("source", [Source.ALGO, Source.WATCHDOG, Source.BRIDGE])
+def test_nothing_that_trades_or_guards_releases_itself(source: Source) -> None:
+    assert refused(request=replace(ASKED, source=source)) == [
+        "only an operator releases a stop, by cockpit, API or command line"
+    ]
+
+
+@pytest.mark.parametrize("source", [Source.OPERATOR, Source.CLI])
+def test_a_reset_needs_a_name(source: Source) -> None:
+    assert refused(request=ResetRequest(0, " ", "why", source)) == ["a reset needs a name: who releases it"]
+    assert refused(request=ResetRequest(0, "jo", "", source)) == []
+
+
+def test_what_remains_must_be_named_symbol_by_symbol() -> None:
+    open_ = replace(COOLED, flat_since_ns=0, remaining="AAPL +3, BRK B -1", open_names=("AAPL", "BRK B"))
+    ask = ResetRequest(EXCUSE_REMAINING, "jo", "keep it")
+    assert refused(open_, ask) == ["the reason must name what remains: AAPL, BRK B"]
+    assert refused(open_, replace(ask, reason="keep AAPLX, BRK")) == ["the reason must name what remains: AAPL, BRK B"]
+    assert refused(open_, replace(ask, reason="keep aapl and BRK B, halted")) == []
+    assert refused(open_, replace(ask, reason="")) == ["an override needs who and why"]
+
+
+def test_what_is_excused_cools_from_the_kill() -> None:
+    open_ = replace(COOLED, flat_since_ns=0, open_names=("AAPL",))
+    ask = ResetRequest(EXCUSE_REMAINING, "jo", "AAPL is halted")
+    assert refused(open_, ask, killed_ns=NOW - 300 * S) == []
+    assert refused(open_, ask, killed_ns=NOW - 200 * S) == ["cooling for another 1:41 min"]
+
+
+def test_the_day_lock_needs_a_named_override_which_excuses_dd_alone() -> None:
+    states = {**COOLED.states, Badge.DD: (BadgeState.TRIPPED, "loss"), Badge.POS: (BadgeState.WARN, "near")}
+    locked = replace(COOLED, day_locked=True, states=states)
+    assert len(refused(locked)) == 3
+    assert refused(locked, ResetRequest(OVERRIDE_DAY, "jo", "")) == [
+        "an override needs who and why",
+        "POS is WARN: near",
+    ]
+    assert refused(locked, ResetRequest(OVERRIDE_DAY, "jo", "index was right")) == ["POS is WARN: near"]
+
+
+def test_every_reason_is_named_at_once() -> None:
+    worst = replace(
+        COOLED, flat_since_ns=0, link_up=False, day_locked=True,
+        states={**COOLED.states, Badge.LAT: (BadgeState.TRIPPED, "slow")},
+    )  # fmt: skip
+    assert len(refused(worst, replace(ASKED, who=""))) == 5
