@@ -211,6 +211,7 @@ class Paper(Section, frozen=True):
 class Runtime(Section, frozen=True):
     placement: Literal["auto", "dedicated", "shared"] = "auto"
     wait: Literal["auto", "busy-spin", "yield", "doorbell"] = "auto"
+    poll_socket: Literal["auto", "always", "never"] = "auto"
     pin: bool = True
     mlock: bool = False
     housekeeping_ms: Positive = 20.0

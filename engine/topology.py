@@ -41,6 +41,8 @@ class Service:
     ready_s: float = 60.0
     attached: bool = True
     """False: it is not attached to shared memory but for its heartbeat."""
+    polls: bool = False
+    """Its loop reads a socket and may poll it without sleeping (``runtime.poll_socket``)."""
     beat_s: float = 1.0
     """Silent for longer than this, it counts as hung."""
     sleep_ms: float = 1.0
@@ -79,7 +81,8 @@ SERVICES: tuple[Service, ...] = (
             counters=("cycles", "kills", "flattens", "overruns"), histograms=("period_ns", "evaluate_ns")),
     Service(PAPER, "the embedded broker (sim only)", hot=False, attached=False, modes=("sim",), beat_s=5.0,
             counters=("clients", "messages_out", "messages_in", "fills")),
-    Service(BRIDGE, "the trading connection: market data in, gate, orders out", hot=True, after=(RECORDER, WATCHDOG, PAPER),
+    Service(BRIDGE, "the trading connection: market data in, gate, orders out", hot=True, polls=True,
+            after=(RECORDER, WATCHDOG, PAPER),
             counters=("ticks", "bad_frames", "orders_sent", "orders_refused", "cancels_sent", "executions", "reconnects", "resyncs"),
             histograms=("socket_to_decoded_ns", "intent_to_gate_ns", "gate_ns", "tick_to_order_ns", "order_to_ack_ns", "rtt_ns")),
     Service(ML, "books, features, regime filter, fair value", hot=True, after=(BRIDGE,), sleep_ms=5.0,
@@ -264,18 +267,40 @@ def check() -> None:
     _ = np.dtype  # layouts are checked at import
 
 
-def core_plan(cores: int, placement: str) -> dict[str, int]:
-    """Core for each hot service; -1 means not pinned.
+HOSTED = (BRIDGE, ML, ALGO)
+"""In ``shared`` placement these agents live in one process on one thread, and a hop costs a function call. The first one
+leads: the process is its process and ends with it; the others are started, stopped and started anew inside it."""
 
-    With fewer than six cores nothing is pinned to a core of its own: a pinned process that must share its core only
-    loses the freedom to move away from a busy neighbour.
+
+def placement(cores: int, setting: str) -> str:
+    """``dedicated`` (a process and, where there are enough cores, a core for each hot service) or ``shared``."""
+    if setting != "auto":
+        return setting
+    return "dedicated" if enough_cores(cores) else "shared"
+
+
+def enough_cores(cores: int) -> bool:
+    """Can each hot service own a core, with two left for everything else?"""
+    return cores >= sum(s.hot for s in SERVICES) + 2
+
+
+def core_plan(cores: int, placed: str) -> dict[str, int]:
+    """Core for each service in a placement (``dedicated`` or ``shared``); -1 means not pinned.
+
+    Dedicated processes are pinned only where each has a core of its own: a pinned process that must share its core
+    only loses the freedom to move away from a busy neighbour. The shared host gets the last core: interrupts and
+    everything else prefer the first ones.
     """
     hot = [s.name for s in SERVICES if s.hot]
-    if placement != "dedicated" and cores < len(hot) + 2:
-        return {s.name: -1 for s in SERVICES}
     plan = {s.name: -1 for s in SERVICES}
-    for i, name in enumerate(hot):
-        plan[name] = 1 + i % max(1, cores - 1) if cores > 1 else -1
+    if placed == "shared":
+        apart = [name for name in hot if name not in HOSTED]
+        if cores > 1:
+            plan |= dict.fromkeys(HOSTED, cores - 1)
+        if cores > len(apart) + 2:
+            plan |= {name: cores - 2 - i for i, name in enumerate(apart)}
+    elif cores > len(hot):
+        plan |= {name: 1 + i for i, name in enumerate(hot)}
     return plan
 
 

@@ -162,7 +162,7 @@ def _ask(verb: str, services: tuple[str, ...], config: Config) -> int:
         def settled(name: str = name, old: int = before.incarnation) -> bool:
             life = heartbeat(config, name)
             if verb == "stop":
-                return not life.alive
+                return not life.alive or life.state == ServiceState.STOPPED  # a guest's process goes on
             return life.alive and life.incarnation != old and life.state == ServiceState.READY
 
         started = time.monotonic()

@@ -68,11 +68,19 @@ def topology(as_json: bool, mermaid: bool) -> None:
     if mermaid:
         click.echo(t.mermaid(), nl=False)
         return
+    from engine.runtime.placement import allowed_cores
+
+    cores = len(allowed_cores())
     services, rings, cells = ([asdict(x) for x in kind] for kind in (t.SERVICES, t.RINGS, t.CELLS))
     if as_json:
-        show.as_json({"services": services, "rings": rings, "cells": cells})
+        auto, hosted = t.placement(cores, "auto"), t.HOSTED
+        show.as_json({"services": services, "rings": rings, "cells": cells, "auto_placement": auto, "hosted": hosted})
         return
     show.table(services, {"name": "service", "does": "does", "hot": "hot", "after": "starts after", "modes": "modes"})
+    click.echo(
+        f"placement here ({cores} cores, auto): {t.placement(cores, 'auto')}; shared means "
+        f"{', '.join(t.HOSTED)} in one process on one thread"
+    )
     click.echo()
     show.table(
         rings,

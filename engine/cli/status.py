@@ -50,6 +50,7 @@ def read(config_file: Path | None, instance: str | None) -> dict[str, Any]:
         view.refresh(now_ns)
         state = view.state()
         state["services"] = [_with_milliseconds(row) for row in services.rows(now_ns)]
+        state["placement"] = "shared" if any(row["host"] for row in state["services"]) else "dedicated"
         state["latency"] = services.latency()
         state["counters"] = {
             name: {counter: c.get(counter) for counter in c.counters} for name, c in services.counters.items()
@@ -60,6 +61,16 @@ def read(config_file: Path | None, instance: str | None) -> dict[str, Any]:
 def _with_milliseconds(row: dict[str, Any]) -> dict[str, Any]:
     age_s = row["heartbeat_age_s"]
     return {**row, "heartbeat_age_ms": None if age_s is None else round(age_s * 1e3, 1)}
+
+
+def _together(services: list[dict[str, Any]]) -> str:
+    """Which services share a process, in words."""
+    guests = [s["name"] for s in services if s["host"]]
+    if not guests:
+        return ": a process for each service"
+    host = next(s["host"] for s in services if s["host"])
+    pid = next(s["pid"] for s in services if s["name"] == host)
+    return f": {', '.join([host, *guests])} on one thread, pid {pid}"
 
 
 def _print(report: dict[str, Any], latency: bool) -> None:
@@ -73,6 +84,7 @@ def _print(report: dict[str, Any], latency: bool) -> None:
         equity, day = show.cell(account["equity_usd"]), show.cell(account["day_pnl_usd"])
         down, limit = show.cell(account["drawdown_usd"]), show.cell(account["drawdown_limit_usd"])
         click.echo(f"account {account['account'] or '-'}  equity {equity}  day {day}  drawdown {down} of {limit} USD")
+    click.echo(f"placement {report['placement']}{_together(report['services'])}")
     click.echo()
     show.table(report["services"], _SERVICES)
     click.echo()

@@ -60,7 +60,13 @@ class Services:
         self.counters = {s.name: ctx.counters_of(s.name) for s in self.services}
 
     def rows(self, now_ns: int) -> list[dict[str, Any]]:
-        return [self._row(s, now_ns) for s in self.services]
+        """One row for each service; ``host`` names the service whose process it shares, null: it has its own."""
+        rows = [self._row(s, now_ns) for s in self.services]
+        leader = next((r["pid"] for r in rows if r["name"] == topology.HOSTED[0]), None)
+        for row in rows:
+            guest = leader is not None and row["name"] in topology.HOSTED[1:] and row["pid"] == leader
+            row["host"] = topology.HOSTED[0] if guest else None
+        return rows
 
     def _row(self, s: topology.Service, now_ns: int) -> dict[str, Any]:
         reader = self._beats[s.name]

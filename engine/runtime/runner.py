@@ -1,4 +1,7 @@
-"""The runner owns the loop: attach, warm up, pin, READY, work, wait, close. Agents own nothing of it."""
+"""The runner owns the loop: attach, warm up, pin, READY, work, wait, close. Agents own nothing of it.
+
+One loop drives one agent (a process for each service), or several in turn (the shared host, ``engine.runtime.host``).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from engine import topology
@@ -18,6 +22,7 @@ from engine.domain.codes import EventKind, ServiceState
 from engine.runtime.agent import Agent
 from engine.runtime.context import Context
 from engine.runtime.notify import Notifier
+from engine.runtime.placement import affinity, allowed_cores, waits
 from engine.runtime.stopping import SIGNALS, StopRequest
 from shm.errors import ShmError
 
@@ -39,8 +44,11 @@ def set_process_name(name: str) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_NAME, name[:15].encode(), 0, 0, 0)
 
 
-def run_service(service: str, config: Config) -> int:
-    """Run one service until SIGTERM or SIGINT. Returns the exit code: 0 orderly, 1 crash, 3 start refused."""
+def run_service(service: str, config: Config, placed: str = "dedicated") -> int:
+    """Run one service in this process until SIGTERM or SIGINT. ``placed``: how the hot ones run, for the cores it gets.
+
+    Returns the exit code: 0 orderly, 1 crash, 3 start refused.
+    """
     stop = StopRequest()
     stop.install()
     set_process_name(service)
@@ -54,23 +62,25 @@ def run_service(service: str, config: Config) -> int:
     notifier = Notifier()
     try:
         worker: Any = importlib.import_module(module_of(service)).create(context)
-        kind = AsyncRunner if hasattr(worker, "run") else Runner
-        runner = kind(context, worker, notifier, stop)
+        runner: AsyncRunner | Runner
+        if hasattr(worker, "run"):
+            settle(context, placed)
+            runner = AsyncRunner(context, worker, notifier, stop)
+        else:
+            runner = Runner(Seat(context, worker), notifier, stop, placed)
         runner.run()
     except (StartRefused, ShmError) as error:
         context.log.error(str(error))
-        _say_state(context, ServiceState.STOPPED, str(error))
+        say_state(context, ServiceState.STOPPED, str(error))
         return 3
     except Exception as error:
-        context.log.exception("crashed")
-        _say_state(
-            context, ServiceState.DOWN, f"crashed: {error!r} {traceback.format_exc().strip().splitlines()[-2].strip()}"
-        )
+        say_crash(context, error)
         return 1
     return 0
 
 
-def _say_state(context: Context, state: ServiceState, text: str = "") -> None:
+def say_state(context: Context, state: ServiceState, text: str = "") -> None:
+    """Into the heartbeat and the events ring."""
     now = context.clock.now_ns()
     if context.heartbeat is not None:
         context.heartbeat.set_state(state, now)
@@ -78,102 +88,160 @@ def _say_state(context: Context, state: ServiceState, text: str = "") -> None:
         context.events.emit(EventKind.LIFECYCLE, state, text=text, now_ns=now)
 
 
-class Runner:
-    """Loop of an ``Agent`` on a thread of its own."""
+def say_crash(context: Context, error: Exception) -> None:
+    """An exception that nobody expected: to the log, and in one line to whoever watches."""
+    context.log.error("crashed", exc_info=error)
+    lines = "".join(traceback.format_exception(error)).strip().splitlines()
+    say_state(context, ServiceState.DOWN, f"crashed: {error!r} {lines[-2].strip()}")
 
-    def __init__(self, context: Context, agent: Agent, notifier: Notifier, stop: StopRequest) -> None:
-        self.context = context
-        self.agent = agent
+
+def settle(context: Context, placed: str) -> None:
+    """Take the cores that the placement gives this service."""
+    runtime = context.config.runtime
+    cores = allowed_cores()
+    mine = affinity(runtime, context.service, cores, placed)
+    if mine == set(cores):
+        return
+    os.sched_setaffinity(0, mine)
+    if len(mine) == 1 and topology.core_plan(len(cores), placed)[context.service] >= 0 and context.heartbeat:
+        context.heartbeat.set_core(*mine)
+
+
+class Seat:
+    """One agent in a loop, with what is counted about it between two heartbeats."""
+
+    def __init__(self, context: Context, agent: Agent) -> None:
+        assert context.heartbeat is not None
+        self.context, self.agent = context, agent
+        self.service = context.service
+        self.spec = topology.service(context.service)
+        self._beat = context.heartbeat
+        self._clock = context.clock
+        self._work = self._loops = self._busy_ns = 0
+        self.ready = False
+
+    def work(self, now_ns: int) -> int:
+        """One turn of the agent, counted."""
+        done = self.agent.do_work(now_ns)
+        self._loops += 1
+        if done:
+            self._work += done
+            self._busy_ns += self._clock.now_ns() - now_ns
+        return done
+
+    def count(self, work: int, busy_ns: int) -> None:
+        """Work that was done for the agent by somebody else (a fused kernel)."""
+        self._loops += 1
+        self._work += work
+        self._busy_ns += busy_ns
+
+    def duties(self, now_ns: int) -> bool:
+        """Slow duties and a heartbeat; True when the agent has become READY just now."""
+        self.agent.housekeeping(now_ns)
+        self._beat.beat(
+            now_ns, self._work, self._loops, self.agent.lag(), self.context.lost, busy_ns=self._busy_ns
+        )  # fmt: skip
+        self._work = self._loops = self._busy_ns = 0
+        if self.ready or not self.agent.ready():
+            return False
+        self.ready = True
+        say_state(self.context, ServiceState.READY)
+        return True
+
+    def close(self) -> None:
+        say_state(self.context, ServiceState.CLOSING)
+        self.agent.on_close(self._clock.now_ns())
+        say_state(self.context, ServiceState.STOPPED)
+
+
+class Runner:
+    """Loop of one ``Agent`` on a thread of its own."""
+
+    def __init__(self, seat: Seat, notifier: Notifier, stop: StopRequest, placed: str = "dedicated") -> None:
+        self.seat = seat
         self._notifier = notifier
+        self._placed = placed
         self._stop = stop
-        self._spec = topology.service(context.service)
 
     def run(self) -> None:
-        context, agent = self.context, self.agent
-        assert context.heartbeat is not None
-        clock = context.clock
-        _say_state(context, ServiceState.WARMING)
+        seat, context = self.seat, self.seat.context
+        say_state(context, ServiceState.WARMING)
         bell = context.doorbell()
-        agent.on_start(clock.now_ns())
-        self._pin()
-        self._prioritise()
-        gc.collect()
-        gc.freeze()
-        gc.disable()
+        cores = len(allowed_cores())
+        seat.agent.on_start(context.clock.now_ns())
+        settle(context, self._placed)
+        prioritise(context)
+        freeze()
+        loop = Loop(context, bell, waits(context.config.runtime, seat.service, cores, self._placed))
         try:
-            self._loop(bell)
+            loop.run([seat], seat.work, lambda: self._stop.asked, self._notify, seat.agent.wait_fds)
         finally:
-            _say_state(context, ServiceState.CLOSING)
             self._notifier.send("STOPPING=1")
-            agent.on_close(clock.now_ns())
-            _say_state(context, ServiceState.STOPPED)
+            seat.close()
             bell.close()
 
-    def _pin(self) -> None:
-        cores = sorted(os.sched_getaffinity(0))
-        core = topology.core_plan(len(cores), self.context.config.runtime.placement)[self.context.service]
-        if self.context.config.runtime.pin and core >= 0:
-            os.sched_setaffinity(0, {cores[core]})
-            assert self.context.heartbeat is not None
-            self.context.heartbeat.set_core(cores[core])
+    def _notify(self, seat: Seat, became_ready: bool) -> None:
+        self._notifier.send("WATCHDOG=1")
+        if became_ready:
+            self._notifier.send("READY=1")
 
-    def _prioritise(self) -> None:
-        """On a shared host a busy neighbour must not starve the lease. Not SCHED_FIFO: a spinning loop would starve
-        the kernel's own threads."""
-        nice = self.context.config.runtime.hot_nice
-        if self._spec.hot and nice:
-            try:
-                os.setpriority(os.PRIO_PROCESS, 0, nice)
-            except PermissionError:
-                self.context.log.info("no permission to set priority %d: running at 0", nice)
 
-    def _loop(self, bell: Any) -> None:
-        agent, context, clock = self.agent, self.context, self.context.clock
-        beat = context.heartbeat
-        assert beat is not None
-        wait = context.config.runtime.wait
-        if wait == "auto":
-            # A busy-spinning process must own its core; with fewer cores than hot services nobody can.
-            owns = (
-                topology.core_plan(len(os.sched_getaffinity(0)), context.config.runtime.placement)[context.service] >= 0
-            )
-            wait = "busy-spin" if owns and self._spec.hot else "doorbell"
-        every_ns = int(context.config.runtime.housekeeping_ms * 1e6)
-        sleep_s = self._spec.sleep_ms / 1e3
+def prioritise(context: Context) -> None:
+    """On a shared host a busy neighbour must not starve the lease. Not SCHED_FIFO: a spinning loop would starve the
+    kernel's own threads."""
+    nice = context.config.runtime.hot_nice
+    if topology.service(context.service).hot and nice:
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, nice)
+        except PermissionError:
+            context.log.info("no permission to set priority %d: running at 0", nice)
+
+
+def freeze() -> None:
+    """What is there after warm-up stays: collections look at younger things only, and only when idle."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
+class Loop:
+    """Turns, duties, heartbeats and waiting of the agents on one thread. ``wait``: see ``placement.waits``."""
+
+    def __init__(self, context: Context, bell: Any, wait: str) -> None:
+        self._clock = context.clock
+        self._bell, self._wait = bell, wait
+        self._every_ns = int(context.config.runtime.housekeeping_ms * 1e6)
+        self._sleep_s = topology.service(context.service).sleep_ms / 1e3
+
+    def run(
+        self,
+        seats: list[Seat],
+        turn: Callable[[int], int],
+        ended: Callable[[], bool],
+        beaten: Callable[[Seat, bool], None],
+        fds: Callable[[], tuple[int, ...]],
+    ) -> None:
+        """Until ``ended``. ``seats`` may change in ``beaten``, which is called after each heartbeat of a seat."""
+        clock, bell, spin = self._clock, self._bell, self._wait == "busy-spin"
         next_duties = next_gc = clock.now_ns()
-        work_sum = loops = busy_ns = 0
-        ready = False
-        while not self._stop.asked:
+        while not ended():
             now = clock.now_ns()
-            done = agent.do_work(now)
-            loops += 1
-            if done:
-                work_sum += done
-                busy_ns += clock.now_ns() - now
+            done = turn(now)
             if now >= next_duties:
-                next_duties = now + every_ns
-                agent.housekeeping(now)
-                beat.beat(now, work_sum, loops, agent.lag(), context.lost, busy_ns=busy_ns)
-                work_sum = loops = busy_ns = 0
-                self._notifier.send("WATCHDOG=1")
-                if not ready and agent.ready():
-                    ready = True
-                    _say_state(context, ServiceState.READY)
-                    self._notifier.send("READY=1")
+                next_duties = now + self._every_ns
+                for seat in tuple(seats):
+                    beaten(seat, seat.duties(now))
                 if now >= next_gc and not done:
                     next_gc = now + _GC_EVERY_NS
                     gc.collect(0)
-                bell.watch(agent.wait_fds())
-            if done or wait == "busy-spin":
+                bell.watch(fds())
+            if done or spin:
                 continue
-            if wait == "yield":
+            if self._wait == "yield":
                 os.sched_yield()
                 continue
             bell.announce()
-            if agent.lag() == 0:
-                bell.sleep(sleep_s)
-            else:
-                bell.sleep(0.0)
+            bell.sleep(self._sleep_s if all(seat.agent.lag() == 0 for seat in seats) else 0.0)
 
 
 class AsyncRunner:
@@ -195,10 +263,10 @@ class AsyncRunner:
             loop.add_signal_handler(number, stop.set)
         if self._stop.asked:
             stop.set()
-        _say_state(self.context, ServiceState.WARMING)
+        say_state(self.context, ServiceState.WARMING)
 
         def ready() -> None:
-            _say_state(self.context, ServiceState.READY)
+            say_state(self.context, ServiceState.READY)
             self._notifier.send("READY=1")
 
         pulse = asyncio.create_task(self._pulse())
@@ -208,7 +276,7 @@ class AsyncRunner:
             pulse.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await pulse
-            _say_state(self.context, ServiceState.STOPPED)
+            say_state(self.context, ServiceState.STOPPED)
 
     async def _pulse(self) -> None:
         while True:

@@ -3,6 +3,9 @@
 It forks services from a process that has the compiled kernels loaded already, so a restart takes tens of milliseconds
 and the kernels' memory is shared. It holds no trading state: kill it, and the services go on; ``l2dash down`` finds
 them by their heartbeats. Rejected: a supervisor that execs, which pays 1.5 s of imports and 60 MB for every start.
+
+In ``shared`` placement some services are guests in the process of another one (``engine.runtime.host``): they have no
+process to fork or to kill, and are started and stopped by a line to their host.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ from engine import topology
 from engine.config import Config
 from engine.domain.codes import ServiceState
 from engine.runtime import instance, kernels, stopping
+from engine.runtime.host import run_host
 from engine.runtime.instance import InstanceRunning
+from engine.runtime.placement import allowed_cores
 from engine.runtime.runner import run_service, set_process_name
 
 SOCKET = "supervisor.sock"
@@ -52,6 +57,11 @@ class _Child:
     starts: deque[float] = field(default_factory=deque)
     gave_up: bool = False
     refused: bool = False
+    host: str = ""
+    """Service in whose process it lives; empty: in its own."""
+    control: socket.socket | None = None
+    """To the guests' host, on the side of the supervisor."""
+    heard: bytes = b""
 
 
 class Supervisor:
@@ -65,7 +75,15 @@ class Supervisor:
         self._lock: int = -1
         self._socket: socket.socket | None = None
         self._lives: dict[str, instance.Life] = {}
+        self._leaving: set[str] = set()
+        """Guests that were asked to end."""
         self._next_look_s = 0.0
+        self.placement = topology.placement(len(allowed_cores()), config.runtime.placement)
+        if self.placement == "shared":
+            leader = topology.HOSTED[0]
+            for name in topology.HOSTED[1:]:
+                if name in self.children:
+                    self.children[name].host = leader
 
     def lock(self) -> None:
         """Refuse to be the second supervisor of this state directory. Raises InstanceRunning naming the first's pid."""
@@ -133,6 +151,8 @@ class Supervisor:
         now = time.monotonic()
         if child.gave_up or child.refused or now - child.started_s < _RESTART_GAP_S:
             return False
+        if child.host and not self.children[child.host].pid:
+            return False
         # Order matters for the first start only: a restarted service must not wait for one that is down itself.
         first = not child.starts
         if first and any(a in self.children and not self.ready(a) for a in child.spec.after):
@@ -151,21 +171,69 @@ class Supervisor:
             return
         child.starts.append(now)
         child.started_s = now
+        if child.host:
+            child.pid = self.children[child.host].pid
+            self._ask_host(child, "start")
+            return
+        ours = theirs = None
+        if any(c.host == child.spec.name for c in self.children.values()):
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
         sys.stdout.flush()
         sys.stderr.flush()
-        stopping.hold()  # run_service releases them in the child, once they mean the child's own stop
+        stopping.hold()  # released in the child once they mean the child's own stop
         pid = os.fork()
         if pid == 0:
             code = 1
             try:
                 self._become_child()
-                code = run_service(child.spec.name, self.config)
+                if ours is not None:
+                    ours.close()
+                    code = run_host(self.config, theirs)
+                else:
+                    code = run_service(child.spec.name, self.config, self.placement)
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(code)
-        child.pid = pid
+        if theirs is not None:
+            theirs.close()
+        child.pid, child.control, child.heard = pid, ours, b""
         stopping.release()
+
+    def _ask_host(self, guest: _Child, verb: str) -> None:
+        control = self.children[guest.host].control
+        if control is not None:
+            with contextlib.suppress(OSError):  # it is gone: the reaping says so
+                control.send(f"{verb} {guest.spec.name}\n".encode())
+
+    def _hear(self, host: _Child) -> None:
+        """Guests that have ended, in order or by themselves."""
+        if host.control is None:
+            return
+        try:
+            heard = host.control.recv(4096)
+        except OSError:
+            return
+        *lines, host.heard = (host.heard + heard).split(b"\n")
+        for line in lines:
+            verb, _, name = line.decode().partition(" ")
+            guest = self.children.get(name)
+            if verb == "ended" and guest is not None and guest.pid:
+                guest.pid = 0
+                if guest.wanted and not self._stop and guest.spec.name not in self._leaving:
+                    self.say(f"{name} failed inside {host.spec.name}; restarting")
+                self._leaving.discard(name)
+
+    def _lost_host(self, host: _Child) -> None:
+        """The process is gone, and its guests with it."""
+        if host.control is not None:
+            host.control.close()
+            host.control = None
+        for guest in self.children.values():
+            if guest.host == host.spec.name:
+                guest.pid = 0
+                self._leaving.discard(guest.spec.name)
 
     def _become_child(self) -> None:
         os.setpgid(0, 0)  # Ctrl-C reaches the supervisor alone, which stops the others in order
@@ -178,12 +246,14 @@ class Supervisor:
     def _reap(self) -> None:
         """Collect ended services, and nothing else: other child processes belong to whoever started them."""
         for child in self.children.values():
-            if not child.pid:
+            if not child.pid or child.host:
                 continue
+            self._hear(child)
             pid, status = os.waitpid(child.pid, os.WNOHANG)
             if pid == 0:
                 continue
             child.pid = 0
+            self._lost_host(child)
             code = os.waitstatus_to_exitcode(status)
             if child.wanted and not self._stop:
                 child.refused = code == 3
@@ -253,11 +323,20 @@ class Supervisor:
                 else:
                     child.wanted = False
                 if verb != "start" and child.pid:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(child.pid, signal.SIGTERM)
+                    self._terminate(child)
         elif verb != "list":
             return {"ok": False, "error": f"unknown verb {verb!r}: known are down, start, stop, restart, list"}
-        return {"ok": True, "pid": os.getpid(), "services": {n: c.pid for n, c in self.children.items()}}
+        pids = {n: c.pid for n, c in self.children.items()}
+        return {"ok": True, "pid": os.getpid(), "services": pids, "placement": self.placement}
+
+    def _terminate(self, child: _Child) -> None:
+        """Ask for an orderly end."""
+        if child.host:
+            self._leaving.add(child.spec.name)
+            self._ask_host(child, "stop")
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGTERM)
 
     def _stop_all(self) -> int:
         """Orderly stop: each service in its turn, all within STOP_S. Returns 1 if something had to be killed."""
@@ -272,7 +351,7 @@ class Supervisor:
                 continue
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGCONT)
-                os.kill(child.pid, signal.SIGTERM)
+            self._terminate(child)
             share = min(deadline, time.monotonic() + 10.0)
             while child.pid and time.monotonic() < share:
                 self._reap()

@@ -20,7 +20,8 @@ SERVICES = {"recorder", "watchdog", "paper-gateway", "broker-bridge", "ml-servic
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    with System(tmp_path_factory.mktemp("system")) as running:
+    # Each service in a process of its own: what is killed here must be one of them. See test_shared_host.py.
+    with System(tmp_path_factory.mktemp("system"), {"runtime": {"placement": "dedicated"}}) as running:
         running.start()
         yield running
 

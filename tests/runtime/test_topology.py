@@ -39,12 +39,25 @@ def test_every_ring_and_cell_has_exactly_one_writer_and_region_names_are_unique(
     assert len(names) == len(set(names))
 
 
-def test_small_hosts_pin_nothing_and_large_hosts_give_each_hot_service_its_own_core() -> None:
-    assert set(topology.core_plan(2, "auto").values()) == {-1}
-    plan = topology.core_plan(8, "auto")
+def test_few_cores_share_and_many_give_each_hot_service_its_own() -> None:
+    assert topology.placement(2, "auto") == "shared"
+    assert topology.placement(5, "auto") == "shared"
+    assert topology.placement(6, "auto") == "dedicated"
+    assert topology.placement(64, "shared") == "shared"
+    assert topology.placement(1, "dedicated") == "dedicated"
+    plan = topology.core_plan(8, "dedicated")
     hot = [plan[s.name] for s in topology.SERVICES if s.hot]
     assert len(set(hot)) == len(hot)
     assert 0 not in hot
+    assert set(topology.core_plan(4, "dedicated").values()) == {-1}  # who must share a core is not pinned to it
+
+
+@pytest.mark.parametrize("cores", [2, 3, 4, 6, 16])
+def test_the_shared_host_is_pinned_to_one_core_and_the_watchdog_never_to_the_same(cores: int) -> None:
+    plan = topology.core_plan(cores, "shared")
+    assert {plan[name] for name in topology.HOSTED} == {cores - 1}
+    assert plan[topology.WATCHDOG] != cores - 1
+    assert topology.core_plan(1, "shared")[topology.BRIDGE] == -1
 
 
 def test_cursor_lines_are_stable_and_distinct() -> None:

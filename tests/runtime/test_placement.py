@@ -1,0 +1,40 @@
+"""Who spins, and who is kept off whose core."""
+
+from __future__ import annotations
+
+from engine import topology
+from engine.config import Runtime
+from engine.runtime.placement import affinity, waits
+
+BRIDGE, COCKPIT, WATCHDOG = topology.BRIDGE, topology.COCKPIT, topology.WATCHDOG
+
+
+def test_nobody_spins_by_itself_on_a_small_host() -> None:
+    for service in topology.SERVICES:
+        for placed in ("shared", "dedicated"):
+            assert waits(Runtime(), service.name, 2, placed) == "doorbell"
+
+
+def test_hot_services_that_own_a_core_spin() -> None:
+    assert waits(Runtime(), BRIDGE, 8, "dedicated") == "busy-spin"
+    assert waits(Runtime(), WATCHDOG, 8, "dedicated") == "busy-spin"
+    assert waits(Runtime(), COCKPIT, 8, "dedicated") == "doorbell"
+    assert waits(Runtime(pin=False), BRIDGE, 8, "dedicated") == "doorbell"
+
+
+def test_polling_the_socket_is_asked_for_and_concerns_its_reader_alone() -> None:
+    always = Runtime(poll_socket="always")
+    assert waits(always, BRIDGE, 2, "shared") == "busy-spin"
+    assert waits(always, WATCHDOG, 2, "shared") == "doorbell"
+    assert waits(Runtime(poll_socket="never"), BRIDGE, 8, "dedicated") == "doorbell"
+
+
+def test_a_core_that_is_polled_on_belongs_to_the_host_alone() -> None:
+    cores = [0, 1]
+    always = Runtime(poll_socket="always")
+    assert affinity(always, BRIDGE, cores, "shared") == {1}
+    assert affinity(always, WATCHDOG, cores, "shared") == {0}
+    assert affinity(always, COCKPIT, cores, "shared") == {0}
+    assert affinity(Runtime(), COCKPIT, cores, "shared") == {0, 1}
+    assert affinity(Runtime(poll_socket="always", pin=False), COCKPIT, cores, "shared") == {0, 1}
+    assert affinity(always, COCKPIT, [3], "shared") == {3}
