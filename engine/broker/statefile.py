@@ -11,6 +11,7 @@ import os
 import threading
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 BLOCK = 1_000
 """Order ids reserved at a time."""
@@ -62,6 +63,19 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def encode(state: BridgeState) -> bytes:
     return json.dumps(asdict(state), indent=1).encode()
+
+
+class StateFiles(Protocol):
+    """Who writes the bridge's files: ``Writer``, or a simulation whose disk fails on a schedule."""
+
+    error: str
+    """Of the last write that failed; empty since one succeeded."""
+
+    def submit(self, path: Path, data: bytes) -> None: ...
+
+    def drain(self, timeout_s: float) -> bool: ...
+
+    def close(self) -> None: ...
 
 
 class Writer:

@@ -6,7 +6,6 @@ what was sent. Nothing waits for an answer; what must happen later is a state wi
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -47,13 +46,17 @@ _PATIENCE_NS = 2_000_000_000
 _PRUNE_NS = 600_000_000_000
 _WATCH_NS = 1_000_000_000
 _LEAVE_NS = 3_000_000_000
+_LOOK_NS = 2_000_000
+"""How often a bridge that leaves looks for the end of its entries."""
 _WAKE_ON_TICKS = ("ml-service", "watchdog")
 
 
 class BrokerBridge:
-    """The agent. ``link`` replaces the socket: a simulated exchange, or a test's."""
+    """The agent. ``link`` replaces the socket (a simulated exchange, or a test's), ``files`` the thread that writes."""
 
-    def __init__(self, context: Context, link: BrokerLink | None = None) -> None:
+    def __init__(
+        self, context: Context, link: BrokerLink | None = None, files: statefile.StateFiles | None = None
+    ) -> None:
         config = context.config
         gw = config.gateway
         self._context, self._config, self._clock = context, config, context.clock
@@ -109,7 +112,7 @@ class BrokerBridge:
         self._teller = Teller(context.events, self._counters, context.instruments, self.books)
         self._order_rings = [context.ring_reader(name, 256) for name in topology.ORDER_RINGS]
         self._command_rings = [context.ring_reader(name, 64) for name in topology.COMMAND_RINGS]
-        self._writer = statefile.Writer()
+        self._writer: statefile.StateFiles = files or statefile.Writer()
         self._writer_error = ""
         self._next_watch_ns = 0
 
@@ -181,17 +184,17 @@ class BrokerBridge:
         self._context.events.emit(
             EventKind.LIFECYCLE, ServiceState.CLOSING, text="leaving: entries are cancelled, positions kept"
         )
-        deadline = time.monotonic() + _LEAVE_NS / 1e9  # real time also on a simulated clock: a stop must end
+        deadline_ns = self._clock.now_ns() + _LEAVE_NS
         if self.conn.session:
             self.commands.cancel_entries(now_ns)
             self._send(now_ns)
             while (
                 self.conn.session
                 and any(o.entry and o.own for o in self.register.active())
-                and time.monotonic() < deadline
+                and self._clock.now_ns() < deadline_ns
             ):
                 if not self._receive(self._clock.now_ns()):
-                    time.sleep(0.002)
+                    self._clock.pause(_LOOK_NS)
                 self._send(self._clock.now_ns())
             self.session.leaving = True
             self.link.disconnect("leaving")

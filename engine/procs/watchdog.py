@@ -21,13 +21,13 @@ from engine.procs.watchdog_parts.cells import Senses
 from engine.procs.watchdog_parts.commands import Commands
 from engine.procs.watchdog_parts.flattening import Flattening
 from engine.procs.watchdog_parts.guard import Guard
+from engine.procs.watchdog_parts.host import Host
 from engine.procs.watchdog_parts.publish import Publisher
 from engine.procs.watchdog_parts.stops import Stops, badges_in_words
 from engine.procs.watchdog_parts.takeover import Takeover
 from engine.risk.guardrails import kernels as k
 from engine.risk.guardrails.link import LinkAction, LinkRule, link_rule
 from engine.risk.guardrails.result import BadgeResult
-from engine.risk.latch import FileWriter
 from engine.risk.release import cooling_until_ns
 from engine.risk.stops import Stops as Effective
 from engine.risk.stops import effective
@@ -48,15 +48,17 @@ PERIOD_LIMIT_NS = 1_500_000
 class Watchdog:
     """The agent. Parts that tests look at are public."""
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, host: Host | None = None) -> None:
+        """``host`` is what is the machine's: disk, processes, socket. Given only in a simulation."""
         self._ctx = ctx
         self._file_errors: queue.SimpleQueue[tuple[Path, str]] = queue.SimpleQueue()
-        self._files = FileWriter(lambda path, error: self._file_errors.put((path, str(error))))
-        self.senses = Senses(ctx)
+        host = host or Host(ctx)
+        self._files = host.files(lambda path, error: self._file_errors.put((path, str(error))))
+        self.senses = Senses(ctx, host.process())
         self.stops = Stops(ctx, self._files)
         self.flattening = Flattening(ctx, self.senses, self._files, lambda: self.takeover.epoch)
         self.guard = Guard(ctx, self.senses, self.stops, self.flattening)
-        self.takeover = Takeover(ctx, self.senses, self.stops, self.flattening, self.guard)
+        self.takeover = Takeover(ctx, self.senses, self.stops, self.flattening, self.guard, host.connection())
         self._commands = Commands(ctx, self)
         self._publisher = Publisher(ctx)
         self._dayfile = days.DayFile(ctx.state_dir / days.FILE, self._files)

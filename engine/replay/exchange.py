@@ -60,7 +60,9 @@ class SimExchange:
     ) -> None:
         self.market = market
         self.account_id = account_id
-        self.instruments = tuple(market.instruments[i.index] for i in instruments)
+        traded = {i.index: i for i in market.instruments}  # the index is shown there, not traded
+        self.instruments = tuple(traded.get(i.index, i) for i in instruments)
+        self.traded = tuple(i for i in self.instruments if i.index in traded)
         self._client_id = client_id
         self._wall = wall
         self.account = Account.opened(equity_usd, trading_day(wall(now_ns) / 1e9))
@@ -89,7 +91,7 @@ class SimExchange:
     def marks(self) -> dict[int, float]:
         """Mid of every symbol that has both sides, else the side that is left."""
         found = {}
-        for i in self.instruments:
+        for i in self.traded:
             bids, asks = self.market.snapshot(i.index)
             best = [float(rows[0, 0]) for rows in (bids, asks) if len(rows)]
             found[i.index] = sum(best) / len(best) if best else i.start_price

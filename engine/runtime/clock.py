@@ -13,6 +13,12 @@ class Clock(Protocol):
     def wall_ns(self, now_ns: int) -> int:
         """Wall time of a monotonic time, ns since the epoch: never jumps while the instance lives."""
 
+    def cpu_ns(self) -> int:
+        """CPU time that this thread has used: what a computation cost, however busy the host is."""
+
+    def pause(self, ns: int) -> None:
+        """Let time pass. Never in a hot loop: for what waits for others while it closes."""
+
 
 class SystemClock:
     """The machine's clock, with the wall anchored at creation of the instance."""
@@ -25,6 +31,12 @@ class SystemClock:
 
     def wall_ns(self, now_ns: int) -> int:
         return now_ns + self._offset_ns
+
+    def cpu_ns(self) -> int:
+        return time.thread_time_ns()
+
+    def pause(self, ns: int) -> None:
+        time.sleep(ns / 1e9)
 
 
 class ManualClock:
@@ -39,6 +51,12 @@ class ManualClock:
 
     def wall_ns(self, now_ns: int) -> int:
         return now_ns + self._offset_ns
+
+    def cpu_ns(self) -> int:
+        return 0  # computing takes no time here
+
+    def pause(self, ns: int) -> None:
+        self.now += ns
 
     def advance(self, by_ns: int) -> int:
         self.now += by_ns

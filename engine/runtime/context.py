@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,8 @@ class Context:
         self._bells: dict[str, Bell] = {}
         self._readers: list[RingReader] = []
         self.clock: Clock = clock or SystemClock(*self._region(next(topology.regions())).anchors)
-        self.ids = IdSource(time.time_ns())
+        # The anchored wall never jumps: after a step back of the host's clock ids would come out a second time.
+        self.ids = IdSource(self.clock.wall_ns(self.clock.now_ns()))
         self._events: EventWriter | None = None
         self._log: logging.Logger | None = None
         self.heartbeat: Heartbeat | None = None
@@ -132,8 +132,9 @@ class Context:
             bell = self._bells[service] = Bell(path, words, cursor_at(topology.sleep_line(service)))
         bell.ring()
 
-    def start_heartbeat(self, now_ns: int) -> Heartbeat:
-        self.heartbeat = Heartbeat(self.cell_writer(f"heartbeat.{self.service}"), now_ns)
+    def start_heartbeat(self, now_ns: int, pid: int = 0) -> Heartbeat:
+        """``pid`` where one process plays several (simulation)."""
+        self.heartbeat = Heartbeat(self.cell_writer(f"heartbeat.{self.service}"), now_ns, pid)
         return self.heartbeat
 
     def beat(self, work: int = 0, *, lag: int = 0, lost: int = 0) -> None:

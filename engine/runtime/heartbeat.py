@@ -15,13 +15,13 @@ DEGRADED = 1
 class Heartbeat:
     """The heartbeat cell of this process."""
 
-    def __init__(self, cell: CellWriter, now_ns: int) -> None:
+    def __init__(self, cell: CellWriter, now_ns: int, pid: int = 0) -> None:
         self._cell = cell
         self._beat = cell.value[0]
         incarnation = int(self._beat["incarnation"]) + 1
         cell.value[0] = 0
-        self._beat["pid"] = os.getpid()
-        self._beat["start_ticks"] = start_ticks(os.getpid())
+        self._beat["pid"] = pid or os.getpid()
+        self._beat["start_ticks"] = 0 if pid else start_ticks(os.getpid())
         self._beat["incarnation"] = incarnation
         self._beat["t_started_ns"] = now_ns
         self._beat["core"] = -1

@@ -101,7 +101,7 @@ class ProcessWatch:
 class Senses:
     """All cells of the watchdog, and the facts made of them."""
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, process: ProcessWatch | None = None) -> None:
         self._ctx = ctx
         config = ctx.config
         g = config.guardrails
@@ -124,7 +124,7 @@ class Senses:
             g.spread_bps, g.spread_median_factor, g.crossed_s * 1e9, g.stale_min_s * 1e9, g.stale_factor,
         )  # fmt: skip
         self.always_open = config.instance.mode == "sim"
-        self.bridge = ProcessWatch()
+        self.bridge = process or ProcessWatch()
         self.index_stamps = np.full(k.BUCKETS, k.NO_STAMP, np.int64)
         self.index_buckets = np.zeros((k.BUCKETS, 2))
         self.index_out = np.array([np.nan, 0.0, 0.0])

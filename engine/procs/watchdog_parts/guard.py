@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 from engine import topology
@@ -99,11 +98,12 @@ class Guard:
 
     def slow(self, now_ns: int, session: int) -> None:
         """All rules, then the blocks."""
-        began = time.thread_time_ns()
+        clock = self._ctx.clock
+        began = clock.cpu_ns()
         self.day = anchored(self.day, self._senses.facts, session)
         for badge in (*FAST, *SLOW):
             self._run(badge, now_ns)
-        self._watch_slowness(time.thread_time_ns() - began, now_ns)
+        self._watch_slowness(clock.cpu_ns() - began, now_ns)
         self._spread_alert(now_ns)
         self._halt_alert(now_ns)
         self._block(now_ns)

@@ -23,14 +23,12 @@ POLL_NS = 10_000_000
 class Takeover:
     """Publishes the lease, sees the bridge die, and acts over the emergency connection when it must."""
 
-    def __init__(self, ctx: Context, senses: Senses, stops: Stops, flattening: Flattening, guard: Guard) -> None:
+    def __init__(
+        self, ctx: Context, senses: Senses, stops: Stops, flattening: Flattening, guard: Guard,
+        connection: EmergencyConnection,
+    ) -> None:  # fmt: skip
         self._ctx, self._senses, self._stops, self._flattening, self._guard = ctx, senses, stops, flattening, guard
-        g = ctx.config.gateway
-        self.connection = EmergencyConnection(
-            g.host, g.port, g.emergency_client_id, messages_per_s=g.emergency_messages_per_s,
-            probe_interval_s=g.probe_interval_s, reconnect_min_s=g.reconnect_min_s, reconnect_max_s=g.reconnect_max_s,
-            seed=ctx.ids.next(Source.WATCHDOG) & 0xFFFF,
-        )  # fmt: skip
+        self.connection = connection
         self._cell = ctx.cell_writer("lease")
         self.ownership = Ownership()
         self._renewed_ns = 0
