@@ -101,6 +101,7 @@ class RingReader:
         self._words = dtype.itemsize // 8
         self.buffer: Records = np.zeros(batch, dtype)
         self._flat = self.buffer.view(np.int64).reshape(-1)
+        self._peeked = np.zeros(1, np.int64)
         self.lost = 0
         """Records lost by being lapped, in total."""
         self.last_gap = 0
@@ -133,6 +134,26 @@ class RingReader:
             count = int(kernels.ring_poll(self._ring, self._cursor, self._at, self._flat, self.capacity, self._words))
         self.lost += self.last_gap
         return count
+
+    def peek_count(self) -> int:
+        """Like ``poll_count``, but the cursor stays: the records count as read when ``commit`` says so.
+
+        For what must not be lost with a process that dies while it handles them: its successor gets them again.
+        """
+        self._peeked[0] = self.position
+        self.last_gap = 0
+        count = int(kernels.ring_poll(self._ring, self._peeked, 0, self._flat, self.capacity, self._words))
+        while count < 0:
+            self.last_gap += kernels.LAPPED - count
+            count = int(kernels.ring_poll(self._ring, self._peeked, 0, self._flat, self.capacity, self._words))
+        self.lost += self.last_gap
+        self._peeked[0] -= count
+        return count
+
+    def commit(self, count: int = 1) -> None:
+        """The next ``count`` records that were peeked at are done."""
+        self._peeked[0] += count
+        kernels.word_store(self._cursor, self._at, self._peeked[0])
 
     def poll(self) -> Records:
         """Waiting records as a view of ``buffer``, valid until the next poll."""

@@ -96,7 +96,8 @@ class Bookkeeper(Reconciler):
             self._ids.raise_to(news.order_id + 1)
         order = self._of_news(news.order_id, news.client_id, news.perm_id, news.order_ref)
         if order is not None:
-            self._put(life.on_open(order, news, now_ns, listed=listed))
+            begin_ns = self.reading.begin_ns if listed and self.reading is not None else 0
+            self._put(life.on_open(order, news, now_ns, listed_ns=begin_ns))
             return
         symbol = self.symbol_of(news.con_id, news.symbol)
         intent_id = intent_of(news.order_ref)

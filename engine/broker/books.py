@@ -11,7 +11,8 @@ from engine.broker.cells import Cells
 from engine.broker.contracts import ContractBook
 from engine.broker.facts import Gatekeeper
 from engine.broker.link import BrokerLink
-from engine.broker.orders import Order, Register
+from engine.broker.orders import Order
+from engine.broker.register import Register
 from engine.broker.statefile import BridgeState, OrderIds
 from engine.broker.sync import Reading
 from engine.domain.codes import EventKind, OrderState, Severity, Source

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from engine.broker.orders import Register
+from engine.broker.register import Register
 from engine.domain.codes import BlockReason, LinkState, Mode, OrderState
 from engine.domain.instruments import Instrument
 from engine.risk.accounting import Accounts

@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.broker.bookkeeper import Bookkeeper
 from engine.broker.desk import Desk
-from engine.broker.orders import Register
+from engine.broker.register import Register
 from engine.broker.session import Session
 from engine.domain.codes import CommandKind, EventKind
 from engine.runtime.events import EventWriter

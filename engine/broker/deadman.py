@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
-from engine.broker.orders import Register
+from engine.broker.register import Register
 from engine.domain.codes import OrderState
 from engine.risk import flatten as machine
 from engine.risk.accounting import Accounts

@@ -17,7 +17,8 @@ from engine.broker import orders as life
 from engine.broker.facts import Gatekeeper
 from engine.broker.governor import Governor, Priority
 from engine.broker.link import BrokerLink, LinkPhase, WireOrder
-from engine.broker.orders import Order, Register
+from engine.broker.orders import Order
+from engine.broker.register import Register
 from engine.broker.statefile import OrderIds
 from engine.domain.codes import IntentFlag, IntentKind, OrderState, OrderType, Refusal, TimeInForce
 from engine.risk import pretrade
@@ -25,6 +26,8 @@ from engine.runtime.ids import order_ref
 from shm.layouts import INTENT
 
 _TYPES = {int(OrderType.MKT): "MKT", int(OrderType.LMT): "LMT"}
+CANCEL_AGAIN_NS = 1_000_000_000
+"""A cancel without effect may be repeated after this."""
 _TIFS = {int(TimeInForce.DAY): "DAY", int(TimeInForce.IOC): "IOC", int(TimeInForce.GTC): "GTC"}
 
 
@@ -68,6 +71,8 @@ class Desk:
         self._out = np.zeros(3)
         self._seen: dict[int, None] = {}
         self._keys: dict[tuple[int, bytes], None] = {}
+        self._before: frozenset[int] = frozenset()
+        """Intents that the process before us has answered."""
         self._entries: list[Verdict] = []
         self._cancelling: set[int] = set()
         self.verdicts: list[Verdict] = []
@@ -85,6 +90,8 @@ class Desk:
         if kind == IntentKind.CANCEL:
             self._cancel_intent(verdict, now_ns)
             return
+        if intent_id in self._before:
+            return  # it lay in the ring when that process ended; what it came to is told already
         key = (int(intent["source"]), bytes(intent["key"]))
         if intent_id in self._seen or (key[1] and key in self._keys):
             self._refuse(verdict, Refusal.DUPLICATE, 0.0, 0.0, "this intent, or its idempotency key, was seen before")
@@ -96,6 +103,12 @@ class Desk:
             self._replace_intent(verdict, now_ns)
         else:
             self._refuse(verdict, Refusal.UNKNOWN_ORDER, text=f"intent kind {kind} is none of NEW, CANCEL, REPLACE")
+
+    def restored(self) -> None:
+        """The register holds the orders of the process before us: none of their intents may leave again."""
+        for order in self._register.by_intent.values():
+            self._remember(order.intent_id, (order.source, order.key))
+        self._before = frozenset(self._register.by_intent)
 
     def _remember(self, intent_id: int, key: tuple[int, bytes]) -> None:
         self._seen[intent_id] = None
@@ -156,6 +169,7 @@ class Desk:
             sent_ns=now_ns,
             t_socket_ns=int(i["t_socket_ns"]),
             changed_ns=now_ns,
+            key=bytes(i["key"]),
         )
         verdict.order, verdict.closing = order, reducing
         # From here on it counts as exposure, so that the next intent of this batch sees it.
@@ -199,8 +213,8 @@ class Desk:
         )
 
     def _send(self, verdict: Verdict, now_ns: int) -> None:
-        order = verdict.order
-        assert order is not None
+        assert verdict.order is not None
+        order = self._register.by_intent[verdict.order.intent_id]
         if self._link.phase != LinkPhase.OPEN or not self._gate.account[0]["connected"]:
             self._withdraw(verdict, Refusal.NOT_CONNECTED, now_ns)
             return
@@ -247,9 +261,14 @@ class Desk:
         """Ask for cancels of own living orders, ahead of everything else; returns how many."""
         count = 0
         for order in orders:
-            if not order.active or not order.own or order.state == OrderState.PENDING:
+            if not order.active or not order.own:
                 continue
-            if order.state == OrderState.PENDING_CANCEL and now_ns - order.cancel_sent_ns < 1_000_000_000:
+            if not order.cancel_wanted:
+                order = replace(order, cancel_wanted=True)
+                self._store(order)
+            if order.state == OrderState.PENDING:
+                continue  # it has not left: its cancel follows it
+            if order.state == OrderState.PENDING_CANCEL and now_ns - order.cancel_sent_ns < CANCEL_AGAIN_NS:
                 continue
             if order.intent_id in self._cancelling:
                 continue
@@ -257,6 +276,12 @@ class Desk:
             self._cancelling.add(order.intent_id)
             self._governor.submit(Priority.URGENT, self._canceller(order.intent_id), -math.inf)
         return count
+
+    def cancel_again(self, now_ns: int) -> int:
+        """Cancels that were wanted and got lost, with a link or before an order had left; returns how many."""
+        lost = (OrderState.WORKING, OrderState.PARTIAL)
+        wanted = [o for o in self._register.active() if o.cancel_wanted and o.own and o.state in lost]
+        return self.cancel([o for o in wanted if now_ns - o.cancel_sent_ns > CANCEL_AGAIN_NS], now_ns)
 
     def _canceller(self, intent_id: int) -> Callable[[int], None]:
         def send(now_ns: int) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from engine import topology
 from engine.broker.contracts import ContractBook
-from engine.broker.orders import Register
+from engine.broker.register import Register
 from engine.config import Config
 from engine.domain.codes import Mode, OrderType, Owner
 from engine.domain.instruments import Instrument
@@ -117,7 +117,9 @@ class Gatekeeper:
             if order.symbol != symbol:
                 continue
             market = order.order_type == OrderType.MKT
-            if order.side > 0:
+            if not order.active:
+                buy, sell = (buy + order.remaining, sell) if order.side > 0 else (buy, sell + order.remaining)
+            elif order.side > 0:
                 buy += order.remaining
                 active_buy += 1
                 bid = max(bid, math.inf if market else order.limit_price)

@@ -16,7 +16,7 @@ from engine.broker.connectivity import Connectivity
 from engine.broker.deadman import DeadMan, Lease, LeaseVerdict
 from engine.broker.desk import Desk
 from engine.broker.facts import Gatekeeper
-from engine.broker.orders import Register
+from engine.broker.register import Register
 from engine.broker.session import Session
 from engine.domain.codes import (
     Badge,

@@ -1,17 +1,18 @@
-"""Life of an order as far as the broker has told it: a pure state machine, and the register of all orders.
+"""Life of an order as far as the broker has told it: a pure state machine.
 
 Invariants
 1. Only orderStatus, openOrder, executions and a complete list of open orders decide an order's fate. An error never
    does: it puts the order in question, and the bridge asks (several error codes come for orders that live on).
 2. ``filled`` never falls, whatever is repeated, reordered or late. Filled in full is FILLED, also after Cancelled.
-3. A terminal state is left only by a fill (to FILLED) or by the broker listing the order as open.
-4. An order that may live counts as exposure with all that is not filled: SENT, UNKNOWN, PENDING_CANCEL included.
+3. A terminal state is left only by a fill (to FILLED), by the broker listing the order as open, or, where we only
+   concluded the end from the order's absence (``presumed``), by any sign of life.
+4. An order that may live counts as exposure with all that is not filled: SENT, UNKNOWN, PENDING_CANCEL included. What
+   a status reports as filled and no execution has booked yet counts too, also after the order's end.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from engine.broker.news import OpenOrderNews, OrderStatusNews
@@ -19,7 +20,7 @@ from engine.domain.codes import OrderState, OrderType, Source
 
 _EPS = 1e-9
 UNLISTED_NS = 1_000_000_000
-"""How long a new order may be missing from the broker's list without being lost."""
+"""How long a new order may be missing from the broker's list without being lost, and a change from its terms."""
 TERMINAL = frozenset((OrderState.REFUSED, OrderState.FILLED, OrderState.CANCELLED, OrderState.REJECTED))
 WARNINGS = frozenset((399, 404, 434, 492, 2109, 10167, 10349, 202))
 """Codes that come with an order id and question nothing: 202 only repeats a status that tells the truth."""
@@ -62,18 +63,38 @@ class Order:
     text: str = ""
     own: bool = True
     """Placed under our client id: we can cancel it."""
+    booked: float = 0.0
+    """Shares of it that are part of the position: by the day's executions, and ``base`` without or before them."""
+    base: float = 0.0
+    replace_sent_ns: int = 0
+    cancel_wanted: bool = False
+    """Somebody asked for its cancel: asked for again if the first request got lost."""
+    presumed: bool = False
+    """Its end was concluded from its absence in the broker's list, not told."""
+    key: bytes = b""
+    """Idempotency key of the requester."""
 
     @property
     def active(self) -> bool:
         return self.state not in TERMINAL
 
     @property
+    def unbooked(self) -> float:
+        """Reported as filled and not yet part of the position."""
+        return max(0.0, self.filled - self.booked)
+
+    @property
+    def open(self) -> bool:
+        """Does it count: may it still be filled, or has a fill not been booked?"""
+        return self.active or self.unbooked > _EPS
+
+    @property
     def remaining(self) -> float:
-        """What may still be filled, the worse of both sizes while a replacement is under way."""
+        """Shares that may still reach the position, the worse of both sizes while a replacement is under way."""
         if not self.active:
-            return 0.0
+            return self.unbooked
         worst = self.qty if math.isnan(self.next_qty) else max(self.qty, self.next_qty)
-        return max(0.0, worst - self.filled)
+        return max(0.0, max(worst, self.filled) - self.booked)
 
     @property
     def signed_qty(self) -> float:
@@ -88,9 +109,23 @@ def _settle(order: Order, filled: float, avg_price: float, now_ns: int) -> Order
         order = replace(order, filled=grown, avg_price=price, changed_ns=now_ns)
         if order.state in (OrderState.SENT, OrderState.UNKNOWN, OrderState.WORKING):
             order = replace(order, state=OrderState.PARTIAL, acked_ns=order.acked_ns or now_ns, question_ns=0)
+        elif order.presumed and not order.active:
+            order = _revived(order, now_ns)
     if order.filled >= order.qty - _EPS and order.state != OrderState.FILLED and not _growing(order):
-        order = replace(order, state=OrderState.FILLED, question_ns=0, changed_ns=now_ns)
+        order = _over(order, OrderState.FILLED, now_ns)
     return order
+
+
+def _over(order: Order, state: OrderState, now_ns: int) -> Order:
+    """The broker says that it is done. What was to be changed is void."""
+    return replace(
+        order, state=state, question_ns=0, changed_ns=now_ns, next_qty=math.nan, next_limit=math.nan, presumed=False
+    )
+
+
+def _revived(order: Order, now_ns: int) -> Order:
+    """A sign of life of an order that we took for done: it counts again, and the broker is asked."""
+    return replace(order, state=OrderState.UNKNOWN, question_ns=now_ns, changed_ns=now_ns, presumed=False)
 
 
 def _growing(order: Order) -> bool:
@@ -102,20 +137,31 @@ def on_status(order: Order, news: OrderStatusNews, now_ns: int) -> Order:
     if news.perm_id and news.perm_id != order.perm_id:
         order = replace(order, perm_id=news.perm_id)
     order = _settle(order, news.filled, news.avg_price, now_ns)
+    if news.status == "Filled" and order.active:
+        return _short_filled(order, now_ns)
     return _on_word(order, news.status, now_ns, news.why_held)
+
+
+def _short_filled(order: Order, now_ns: int) -> Order:
+    """Filled, with fewer shares than we know of: in full at the size of a replacement, else a matter to ask about."""
+    if not math.isnan(order.next_qty) and abs(order.filled - order.next_qty) < _EPS:
+        return _over(replace(order, qty=order.next_qty, limit_price=order.next_limit), OrderState.FILLED, now_ns)
+    return order if order.question_ns else replace(order, question_ns=now_ns)
 
 
 def _on_word(order: Order, status: str, now_ns: int, why_held: str = "") -> Order:
     state = order.state
     if state in TERMINAL:
-        return order
+        if order.presumed and (status in _GONE or status == "Inactive"):
+            return replace(order, presumed=False)
+        return _revived(order, now_ns) if order.presumed and status in LISTED_AS_OPEN else order
     if status in _GONE:
-        new = OrderState.CANCELLED
-    elif status == "Inactive":
+        return _over(order, OrderState.CANCELLED, now_ns)
+    if status == "Inactive":
         if "locate" in why_held:
             return order  # held while shares are located: it lives
-        new = OrderState.CANCELLED if order.filled > 0 else OrderState.REJECTED
-    elif status == "PendingCancel":
+        return _over(order, OrderState.CANCELLED if order.filled > 0 else OrderState.REJECTED, now_ns)
+    if status == "PendingCancel":
         new = OrderState.PENDING_CANCEL
     elif status in _ACCEPTED:
         if state == OrderState.PENDING_CANCEL:
@@ -131,23 +177,47 @@ def _on_word(order: Order, status: str, now_ns: int, why_held: str = "") -> Orde
     return replace(order, state=new, acked_ns=acked, question_ns=0, changed_ns=now_ns)
 
 
-def on_open(order: Order, news: OpenOrderNews, now_ns: int, *, listed: bool = False) -> Order:
-    """An openOrder; ``listed``: as part of a complete list, which revives an order we took for done."""
+def on_open(order: Order, news: OpenOrderNews, now_ns: int, *, listed_ns: int = 0) -> Order:
+    """An openOrder. ``listed_ns``: part of a complete list that was asked for then, 0 of none.
+
+    A list revives what we took for done, ends a doubt about a cancel, and its terms are the order's.
+    """
     if news.perm_id and news.perm_id != order.perm_id:
         order = replace(order, perm_id=news.perm_id)
-    if not math.isnan(order.next_qty) and _same(order.next_qty, news.qty) and _same(order.next_limit, news.limit_price):
-        order = replace(
-            order, qty=news.qty, limit_price=news.limit_price, next_qty=math.nan, next_limit=math.nan, changed_ns=now_ns
-        )
-        order = _settle(order, order.filled, order.avg_price, now_ns)
+    order = _on_terms(order, news, now_ns, listed_ns)
     if order.state == OrderState.FILLED:
         return order
-    if listed and order.state in TERMINAL and news.status in LISTED_AS_OPEN:
-        state = OrderState.PARTIAL if order.filled > 0 else OrderState.WORKING
-        order = replace(order, state=state, question_ns=0, changed_ns=now_ns)
-    if news.status == "Filled":
-        return order  # the quantity comes with orderStatus or the executions
-    return _on_word(order, news.status, now_ns)
+    if listed_ns and news.status in LISTED_AS_OPEN:
+        late = order.state == OrderState.PENDING_CANCEL and order.cancel_sent_ns < listed_ns - UNLISTED_NS
+        if order.state in TERMINAL or late:
+            state = OrderState.PARTIAL if order.filled > 0 else OrderState.WORKING
+            order = replace(order, state=state, question_ns=0, changed_ns=now_ns, presumed=False)
+    if news.status != "Filled":  # then the quantity comes with orderStatus or the executions
+        order = _on_word(order, news.status, now_ns)
+    if not listed_ns and order.active and not _agree(order, news):
+        # Either an old message, or a change that somebody else made: the next list tells.
+        return replace(order, question_ns=order.question_ns or now_ns)
+    return order
+
+
+def _agree(order: Order, news: OpenOrderNews) -> bool:
+    """Are these the terms that we know, or those that we have asked for?"""
+    if not math.isnan(order.next_qty):
+        return True
+    return _same(order.qty, news.qty) and (_same(order.limit_price, news.limit_price) or math.isnan(news.limit_price))
+
+
+def _on_terms(order: Order, news: OpenOrderNews, now_ns: int, listed_ns: int) -> Order:
+    """Quantity and price as the broker has them."""
+    changing = not math.isnan(order.next_qty)
+    arrived = changing and _same(order.next_qty, news.qty) and _same(order.next_limit, news.limit_price)
+    if not arrived and (not listed_ns or (not changing and _agree(order, news))):
+        return order
+    if not arrived and changing and order.replace_sent_ns > listed_ns - UNLISTED_NS:
+        return order  # the change may still be on its way
+    limit = order.limit_price if math.isnan(news.limit_price) else news.limit_price
+    order = replace(order, qty=news.qty, limit_price=limit, next_qty=math.nan, next_limit=math.nan, changed_ns=now_ns)
+    return _settle(order, order.filled, order.avg_price, now_ns)
 
 
 def _same(a: float, b: float) -> bool:
@@ -155,8 +225,27 @@ def _same(a: float, b: float) -> bool:
 
 
 def on_executions(order: Order, executed: float, avg_price: float, now_ns: int) -> Order:
-    """The sum of this order's executions (each counted once)."""
-    return _settle(order, executed, avg_price, now_ns)
+    """The sum of this order's executions of the day (each counted once), which is what the position has of it."""
+    booked = order.base + executed
+    if booked != order.booked:
+        order = replace(order, booked=booked)
+        if order.question_ns and not order.open:
+            order = replace(order, question_ns=0)
+    return _settle(order, booked, avg_price, now_ns)
+
+
+def on_reading(order: Order, begin_ns: int) -> Order:
+    """All executions since the day's begin were read after ``begin_ns``: what is filled and was not among them belongs
+    to a position that the broker has told us."""
+    if order.unbooked > _EPS and order.changed_ns < begin_ns:
+        question_ns = order.question_ns if order.active else 0
+        return replace(order, booked=order.filled, base=order.base + order.unbooked, question_ns=question_ns)
+    return order
+
+
+def on_new_day(order: Order) -> Order:
+    """The day's executions count from zero again."""
+    return order if order.base == order.booked else replace(order, base=order.booked)
 
 
 def on_error(order: Order, code: int, text: str, now_ns: int) -> Order:
@@ -173,11 +262,11 @@ def on_error(order: Order, code: int, text: str, now_ns: int) -> Order:
 def on_cancel_sent(order: Order, now_ns: int) -> Order:
     if order.state in TERMINAL:
         return order
-    return replace(order, state=OrderState.PENDING_CANCEL, cancel_sent_ns=now_ns, changed_ns=now_ns)
+    return replace(order, state=OrderState.PENDING_CANCEL, cancel_sent_ns=now_ns, changed_ns=now_ns, cancel_wanted=True)
 
 
 def on_replace_sent(order: Order, qty: float, limit_price: float, now_ns: int) -> Order:
-    return replace(order, next_qty=qty, next_limit=limit_price, changed_ns=now_ns)
+    return replace(order, next_qty=qty, next_limit=limit_price, replace_sent_ns=now_ns, changed_ns=now_ns)
 
 
 def on_link_lost(order: Order, now_ns: int) -> Order:
@@ -188,18 +277,27 @@ def on_link_lost(order: Order, now_ns: int) -> Order:
 
 
 def on_silence(order: Order, now_ns: int, patience_ns: int) -> Order:
-    """No answer to the order, or to its cancel, for too long: put it in question."""
-    if order.question_ns or order.state in TERMINAL:
+    """No answer to the order, its cancel or its change, or a fill without its execution, for too long: in question."""
+    since_ns = 0 if order.question_ns else _waiting_since(order)
+    if not since_ns or now_ns - since_ns <= patience_ns:
         return order
-    if order.state == OrderState.SENT and now_ns - order.sent_ns > patience_ns:
+    if order.state == OrderState.SENT:
         return replace(order, state=OrderState.UNKNOWN, question_ns=now_ns, changed_ns=now_ns)
-    if (
-        order.state == OrderState.PENDING_CANCEL
-        and order.cancel_sent_ns
-        and now_ns - order.cancel_sent_ns > patience_ns
-    ):
-        return replace(order, question_ns=now_ns)
-    return order
+    return replace(order, question_ns=now_ns)
+
+
+def _waiting_since(order: Order) -> int:
+    """Since when something about it has been without an answer; 0 if nothing is."""
+    waits = []
+    if order.state == OrderState.SENT:
+        waits.append(order.sent_ns)
+    if order.state == OrderState.PENDING_CANCEL:
+        waits.append(order.cancel_sent_ns)
+    if order.active and not math.isnan(order.next_qty):
+        waits.append(order.replace_sent_ns)
+    if order.unbooked > _EPS:
+        waits.append(order.changed_ns)
+    return min(waits, default=0)
 
 
 def on_missing(order: Order, begin_ns: int, now_ns: int) -> Order:
@@ -212,7 +310,27 @@ def on_missing(order: Order, begin_ns: int, now_ns: int) -> Order:
         return order
     done = OrderState.CANCELLED if order.acked_ns or order.filled > 0 or order.cancel_sent_ns else OrderState.REJECTED
     text = order.text or "not among the broker's open orders"
-    return replace(order, state=done, question_ns=0, text=text, changed_ns=now_ns)
+    return replace(
+        order, state=done, question_ns=0, text=text, changed_ns=now_ns, presumed=True,
+        next_qty=math.nan, next_limit=math.nan,
+    )  # fmt: skip
+
+
+def after_restart(order: Order, now_ns: int, same_boot: bool) -> Order:
+    """As a new process finds it in the store. PENDING never left; what may live is UNKNOWN until it is read back.
+
+    After a reboot the machine's clock began anew: what was sent counts as sent now.
+    """
+    if not same_boot:
+        order = replace(order, sent_ns=now_ns, acked_ns=now_ns if order.acked_ns else 0, changed_ns=now_ns,
+                        cancel_sent_ns=0, replace_sent_ns=now_ns)  # fmt: skip
+    if order.state == OrderState.PENDING:
+        text = "the bridge ended before the order left"
+        return replace(order, state=OrderState.REFUSED, text=text, changed_ns=now_ns)
+    if order.state in TERMINAL:
+        return replace(order, booked=order.filled, base=0.0, question_ns=0)
+    # The day's executions are read back; what was filled before them is settled by the reading after that.
+    return replace(order, state=OrderState.UNKNOWN, booked=0.0, base=0.0, question_ns=now_ns, changed_ns=now_ns)
 
 
 def adopted(news: OpenOrderNews, intent_id: int, symbol: int, entry: bool, own: bool, now_ns: int) -> Order:
@@ -239,66 +357,4 @@ def adopted(news: OpenOrderNews, intent_id: int, symbol: int, entry: bool, own: 
         text="adopted from the broker's open orders",
         own=own,
     )
-    return on_open(order, news, now_ns, listed=True)
-
-
-class Register:
-    """All orders of the day by intent, order id and permId. ``put`` returns what changed."""
-
-    def __init__(self) -> None:
-        self.by_intent: dict[int, Order] = {}
-        self._intent_of_order: dict[int, int] = {}
-        self._intent_of_perm: dict[int, int] = {}
-        self._active: dict[int, None] = {}
-        self._aliases: dict[int, int] = {}
-        self.version = 0
-        """Rises with every change of an order."""
-
-    def put(self, order: Order) -> Order | None:
-        """Store; returns the former order if something that people see has changed, else None."""
-        key = order.intent_id
-        old = self.by_intent.get(key)
-        self.by_intent[key] = order
-        if order.own and order.order_id:
-            self._intent_of_order[order.order_id] = key
-        if order.perm_id:
-            self._intent_of_perm[order.perm_id] = key
-        if order.active:
-            self._active[key] = None
-        else:
-            self._active.pop(key, None)
-        if old is order:
-            return None
-        self.version += 1
-        return old
-
-    def find(self, *, intent_id: int = 0, order_id: int = 0, perm_id: int = 0) -> Order | None:
-        """By the strongest key that is given and known."""
-        intent_id = self._aliases.get(intent_id, intent_id)
-        if intent_id and intent_id in self.by_intent:
-            return self.by_intent[intent_id]
-        if perm_id and perm_id in self._intent_of_perm:
-            return self.by_intent[self._intent_of_perm[perm_id]]
-        if order_id and order_id in self._intent_of_order:
-            return self.by_intent[self._intent_of_order[order_id]]
-        return None
-
-    def alias(self, intent_id: int, order: Order) -> None:
-        """A replacement's intent id also names the order."""
-        self._aliases[intent_id] = order.intent_id
-
-    def active(self) -> Iterator[Order]:
-        return (self.by_intent[key] for key in tuple(self._active))
-
-    @property
-    def active_count(self) -> int:
-        return len(self._active)
-
-    def prune(self, before_ns: int) -> int:
-        """Forget orders that were done before; returns how many. Their executions stay in the accounts."""
-        old = [k for k, o in self.by_intent.items() if not o.active and o.changed_ns < before_ns]
-        for key in old:
-            order = self.by_intent.pop(key)
-            self._intent_of_order.pop(order.order_id, None)
-            self._intent_of_perm.pop(order.perm_id, None)
-        return len(old)
+    return on_open(order, news, now_ns, listed_ns=now_ns)

@@ -55,7 +55,8 @@ class Reconciler(Books):
             self.executions(order, now_ns)
             current = self.register.by_intent[order.intent_id]
             if current.intent_id not in listed:
-                self._put(life.on_missing(current, reading.begin_ns, now_ns))
+                current = life.on_missing(current, reading.begin_ns, now_ns)
+            self._put(life.on_reading(current, reading.begin_ns))
         for symbol in range(len(self._instruments)):
             self.gate.broker_qty[symbol] = reading.positions.get(symbol, 0.0)
         if not self.opened:
@@ -181,6 +182,9 @@ class Reconciler(Books):
             return False
         self.date = today
         if self.opened:
+            for order in self.register.by_intent.values():
+                if order.active:
+                    self._put(life.on_new_day(order))
             self.accounts.begin_day()
             self.dirty.update(range(len(self._instruments)))
             self.account_dirty = self.save_due = True

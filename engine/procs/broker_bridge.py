@@ -25,7 +25,8 @@ from engine.broker.governor import Governor
 from engine.broker.guard import Guard
 from engine.broker.ib_link import IbLink
 from engine.broker.link import BrokerLink
-from engine.broker.orders import Register
+from engine.broker.order_store import OrderStore
+from engine.broker.register import Register
 from engine.broker.session import Session
 from engine.broker.statefile import OrderIds
 from engine.broker.telling import Teller
@@ -73,7 +74,14 @@ class BrokerBridge:
             timeout_s=gw.request_timeout_s, depth_rows=config.universe.depth_rows, index_symbol=context.index_symbol,
         )  # fmt: skip
         self._ids = OrderIds(recorded.order_id_mark if recorded else 0)
-        self.register, self.accounts = Register(), Accounts(count)
+        try:
+            store = OrderStore(
+                context.state_dir / "orders.bridge", [i.symbol for i in context.instruments],
+                f"{config.instance.mode}:{gw.account}",
+            )  # fmt: skip
+        except (ValueError, OSError) as error:
+            raise StartRefused(f"broker-bridge: {error}") from error
+        self.register, self.accounts = Register(store), Accounts(count)
         self.contracts = ContractBook(context.instruments, cache, f"{config.instance.mode}:{gw.account}")
         self.gate = Gatekeeper(context, self.register, self.accounts, self.contracts)
         self.cells = Cells(context, self.register, self.accounts)
@@ -127,6 +135,10 @@ class BrokerBridge:
                 raise StartRefused(
                     f"broker-bridge: {self._path}: {error.strerror}: order ids can't be kept; check state_dir"
                 ) from error
+        for order in self.register.restore(now_ns):
+            self._ids.raise_to(order.order_id + 1)
+            self.books.say(order, text=order.text or "known from before the restart; to be read back from the broker")
+        self.desk.restored()
         self.contracts.load(self._clock.wall_ns(now_ns))
         for symbol, facts in enumerate(self.contracts.facts):
             self.gate.contract_changed(symbol)
@@ -163,6 +175,8 @@ class BrokerBridge:
         self.session.read_books(now_ns)
         if self.books.silence(now_ns, _PATIENCE_NS) and self.conn.state == LinkState.UP:
             self.session.want_reading_once(now_ns)
+        if self.conn.state == LinkState.UP:
+            self.desk.cancel_again(now_ns)
         self.gate.markets(now_ns)
         self.guard.watch_lease(now_ns)
         self.guard.watch_algo(now_ns)
@@ -243,13 +257,15 @@ class BrokerBridge:
             for ring, handle in ((commands, self.commands.handle), (orders, None)):
                 if ring is None:
                     continue
-                count = ring.poll_count()
+                count = ring.peek_count()
                 work += count
                 for k in range(count):
                     if handle is not None:
                         handle(ring.buffer[k], now_ns)
                     else:
                         self.desk.handle(ring.buffer[k : k + 1].copy(), self._clock.now_ns())
+                    # Only now: whoever comes after a sudden death finds it again, and what was sent in the store.
+                    ring.commit()
         return work
 
     def _send(self, now_ns: int) -> None:

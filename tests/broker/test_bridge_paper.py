@@ -288,6 +288,62 @@ def test_killed_bridge_comes_back_with_positions_and_adopts_its_working_order(ow
     rig.until(lambda: OrderState.CANCELLED in rig.states(working))
 
 
+@pytest.mark.parametrize(
+    "moment", ["before it is judged", "before it is sent", "before the socket", "after the socket"]
+)
+def test_bridge_killed_around_a_send_neither_loses_nor_doubles_the_order(
+    own: Rig, paper: PaperThread, moment: str
+) -> None:
+    class Dead(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Dead
+
+    rig = own
+    bridge = rig.bridge
+    if moment == "before it is judged":
+        bridge.desk.handle = die  # type: ignore[method-assign]
+    elif moment == "before it is sent":
+        bridge.desk.release_entries = die  # type: ignore[method-assign]
+    elif moment == "before the socket":
+        bridge.link.flush = die  # type: ignore[method-assign]
+    else:
+        bridge._teller.tell = die  # type: ignore[method-assign]
+    intent = rig.order(0, 10)
+    with pytest.raises(Dead):
+        bridge.do_work(rig.now())
+    rig.kill_bridge()
+    rig.start()
+    rig.ready()
+    rig.until(lambda: not rig.bridge.register.active_count, 20.0, "its fate")
+    refs = paper.call(lambda g: [o.order_ref for o in g.desk.ledger.orders.values()])
+    bought = refs.count(order_ref(intent))
+    assert bought == (moment == "after the socket")
+    assert rig.qty(0) == 10.0 * bought
+    if moment == "before it is judged":
+        assert rig.refusal(intent) is not None, "it lay in the ring: whoever comes next gives the verdict"
+        return
+    expected = {
+        "before it is sent": OrderState.REFUSED,
+        "before the socket": OrderState.REJECTED,
+        "after the socket": OrderState.FILLED,
+    }[moment]
+    assert rig.bridge.register.by_intent[intent].state == expected
+    assert rig.refusal(intent) is None, "one answer, not two"
+
+
+def test_cancel_that_got_lost_with_the_link_is_sent_again(own: Rig, paper: PaperThread) -> None:
+    intent = own.order(1, 10, limit=own.near(1, -0.03))
+    own.until(lambda: OrderState.WORKING in own.states(intent))
+    own.bridge.link.cancel = lambda _: None  # type: ignore[method-assign]
+    own.cancel(intent)
+    own.until(lambda: own.states(intent)[-1] == OrderState.PENDING_CANCEL)
+    del own.bridge.link.cancel  # type: ignore[attr-defined]
+    own.bridge.link.disconnect("cut before the cancel left")
+    own.until(lambda: own.states(intent)[-1] == OrderState.CANCELLED, 20.0, "the cancel, once more")
+
+
 def test_lost_broker_blocks_entries_until_reconciled_again(own: Rig, paper: PaperThread) -> None:
     rig = own
     paper.fault("1100")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from engine.broker import orders as life
 from engine.broker.news import OpenOrderNews, OrderStatusNews
-from engine.broker.orders import Order, Register
+from engine.broker.orders import Order
+from engine.broker.register import Register
 from engine.domain.codes import OrderState
 
 QTY = 100.0
@@ -65,7 +66,7 @@ def take(o: Order, item: tuple[str, object, float], now: int) -> Order:
     if kind == "status":
         return life.on_status(o, status(str(word), filled), now)
     if kind in ("open", "listed"):
-        return life.on_open(o, listed(str(word)), now, listed=kind == "listed")
+        return life.on_open(o, listed(str(word)), now, listed_ns=now if kind == "listed" else 0)
     if kind == "executed":
         return life.on_executions(o, filled, 10.0, now)
     if kind == "error":
@@ -80,16 +81,19 @@ def take(o: Order, item: tuple[str, object, float], now: int) -> Order:
 @settings(max_examples=300, deadline=None)
 @given(st.lists(NEWS, max_size=25))
 def test_filled_never_falls_and_full_is_always_filled(items: list[tuple[str, object, float]]) -> None:
-    o, now, best = order(), 2_000, 0.0
+    o, now, best, executed = order(), 2_000, 0.0, 0.0
     for item in items:
         now += 100
         before = o
+        if item[0] == "executed":
+            executed = max(executed, item[2])
+            item = (item[0], item[1], executed)
         o = take(o, item, now)
         if item[0] in ("status", "executed"):
             best = max(best, item[2])
         assert o.filled == best
         assert (o.state == S.FILLED) == (best >= QTY)
-        assert o.remaining == (0.0 if o.state in life.TERMINAL else QTY - best)
+        assert o.remaining == (best if o.state in life.TERMINAL else QTY) - executed
         if before.state in life.TERMINAL and o.state != before.state:
             assert o.state == S.FILLED or item[0] == "listed"
 
@@ -129,7 +133,9 @@ def test_late_submitted_does_not_undo_a_pending_cancel_or_a_cancel() -> None:
     assert life.on_status(pending, status("Submitted"), 7).state == S.PENDING_CANCEL
     gone = life.on_status(pending, status("Cancelled"), 8)
     assert life.on_status(gone, status("Submitted"), 9).state == S.CANCELLED
-    assert life.on_open(gone, listed("Submitted"), 10, listed=True).state == S.WORKING, "the broker's list is the truth"
+    assert life.on_open(gone, listed("Submitted"), 10, listed_ns=99).state == S.WORKING, (
+        "the broker's list is the truth"
+    )
 
 
 def test_inactive_rejects_but_not_while_shares_are_located() -> None:
@@ -143,7 +149,7 @@ def test_lost_link_makes_a_living_order_unknown_until_listed_or_missing() -> Non
     unknown = life.on_link_lost(working, 6)
     assert unknown.state == S.UNKNOWN
     assert unknown.remaining == QTY
-    assert life.on_open(unknown, listed("Submitted"), 7, listed=True).state == S.WORKING
+    assert life.on_open(unknown, listed("Submitted"), 7, listed_ns=99).state == S.WORKING
     assert life.on_missing(unknown, 2_000, 2_001).state == S.CANCELLED
     never_acked = life.on_link_lost(order(), 6)
     assert life.on_missing(never_acked, 2_000 + life.UNLISTED_NS, 2_001 + life.UNLISTED_NS).state == S.REJECTED
@@ -157,9 +163,65 @@ def test_order_sent_after_the_list_was_asked_for_is_not_missing() -> None:
 
 def test_replacement_counts_with_the_larger_size_until_the_broker_shows_it() -> None:
     o = life.on_replace_sent(life.on_status(order(), status("Submitted", 30.0), 5), 150.0, 11.0, 6)
+    assert o.remaining == 150.0, "thirty are filled, and not in the position yet"
+    o = life.on_executions(o, 30.0, 10.0, 6)
     assert o.remaining == 120.0
     o = life.on_open(o, listed("Submitted", 150.0, 11.0), 7)
     assert (o.qty, o.limit_price, o.remaining, math.isnan(o.next_qty)) == (150.0, 11.0, 120.0, True)
+
+
+def test_filled_status_without_its_execution_still_counts_until_it_is_booked() -> None:
+    o = life.on_status(order(), status("Filled", 100.0), 5)
+    assert (o.state, o.active, o.remaining) == (S.FILLED, False, 100.0)
+    late = life.on_silence(o, 5 + 3_000_000_000, 2_000_000_000)
+    assert late.question_ns, "somebody has to ask for the execution"
+    booked = life.on_executions(late, 100.0, 10.0, 6)
+    assert (booked.open, booked.remaining, booked.question_ns) == (False, 0.0, 0)
+    assert life.on_reading(o, 6).remaining == 0.0, "read after it was filled: it is part of the broker's position"
+
+
+def test_part_filled_before_today_is_not_taken_for_an_unbooked_fill() -> None:
+    o = life.on_executions(life.on_status(order(), status("Submitted", 30.0), 5), 30.0, 10.0, 6)
+    o = life.on_new_day(o)
+    o = life.on_executions(life.on_status(o, status("Submitted", 50.0), 7), 20.0, 10.0, 8)
+    assert (o.filled, o.booked, o.remaining) == (50.0, 50.0, 50.0)
+
+
+def test_order_presumed_dead_counts_again_at_any_sign_of_life() -> None:
+    gone = life.on_missing(life.on_link_lost(order(), 6), 2_000 + life.UNLISTED_NS, 2_001 + life.UNLISTED_NS)
+    assert (gone.state, gone.presumed) == (S.REJECTED, True)
+    for alive in (
+        life.on_status(gone, status("Submitted"), 9),
+        life.on_open(gone, listed("PreSubmitted"), 9),
+        life.on_executions(gone, 40.0, 10.0, 9),
+    ):
+        assert (alive.state, bool(alive.question_ns), alive.presumed) == (S.UNKNOWN, True, False)
+    told = life.on_status(gone, status("Cancelled"), 9)
+    assert life.on_status(told, status("Submitted"), 10).state == S.REJECTED, "the broker itself has called it dead"
+
+
+def test_change_that_never_arrived_is_given_up_when_the_list_shows_the_old_terms() -> None:
+    o = life.on_replace_sent(life.on_status(order(), status("Submitted"), 5), 150.0, 11.0, 6)
+    young = life.on_open(o, listed("Submitted"), 8, listed_ns=7)
+    assert young.next_qty == 150.0, "it may still be on its way"
+    old = life.on_open(o, listed("Submitted"), 8 + life.UNLISTED_NS, listed_ns=7 + life.UNLISTED_NS)
+    assert (old.qty, old.limit_price, math.isnan(old.next_qty)) == (QTY, 10.0, True)
+
+
+def test_terms_that_somebody_else_changed_are_asked_for_and_taken_from_the_list() -> None:
+    o = life.on_status(order(), status("Submitted"), 5)
+    asked = life.on_open(o, listed("Submitted", 60.0, 9.5), 6)
+    assert (asked.qty, bool(asked.question_ns)) == (QTY, True)
+    taken = life.on_open(asked, listed("Submitted", 60.0, 9.5), 8, listed_ns=7)
+    assert (taken.qty, taken.limit_price, taken.question_ns) == (60.0, 9.5, 0)
+
+
+def test_after_a_restart_what_never_left_is_refused_and_what_may_live_is_unknown() -> None:
+    assert life.after_restart(order(state=S.PENDING), 9, True).state == S.REFUSED
+    for state in (S.SENT, S.WORKING, S.PARTIAL, S.PENDING_CANCEL, S.UNKNOWN):
+        found = life.after_restart(order(state=state, filled=30.0, booked=30.0), 9, True)
+        assert (found.state, found.question_ns, found.remaining) == (S.UNKNOWN, 9, QTY)
+    assert life.after_restart(order(state=S.SENT, sent_ns=10**18), 9, False).sent_ns == 9, "another boot's clock"
 
 
 def test_register_finds_by_intent_perm_and_order_id_and_forgets_old_ones() -> None:

@@ -1,0 +1,90 @@
+"""The register of all orders, by every key that the broker may name them with, backed by a store that survives us."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from engine.broker.order_store import OrderStore
+from engine.broker.orders import Order, after_restart
+
+
+class Register:
+    """All orders of the day by intent, order id and permId. ``put`` returns what changed.
+
+    With a store every change is in the page cache when ``put`` returns, before any byte of the order can leave: a
+    process that is killed finds all its orders again.
+    """
+
+    def __init__(self, store: OrderStore | None = None) -> None:
+        self._store = store
+        self.by_intent: dict[int, Order] = {}
+        self._intent_of_order: dict[int, int] = {}
+        self._intent_of_perm: dict[int, int] = {}
+        self._active: dict[int, None] = {}
+        self._aliases: dict[int, int] = {}
+        self.version = 0
+        """Rises with every change of an order."""
+
+    def put(self, order: Order) -> Order | None:
+        """Store; returns the former order if something that people see has changed, else None."""
+        key = order.intent_id
+        old = self.by_intent.get(key)
+        self.by_intent[key] = order
+        if order.own and order.order_id:
+            self._intent_of_order[order.order_id] = key
+        if order.perm_id:
+            self._intent_of_perm[order.perm_id] = key
+        if order.open:
+            self._active[key] = None
+        else:
+            self._active.pop(key, None)
+        if old is order:
+            return None
+        if self._store is not None:
+            self._store.write(order)
+        self.version += 1
+        return old
+
+    def restore(self, now_ns: int) -> list[Order]:
+        """Take the orders of the process before us from the store; returns those that were not done."""
+        if self._store is None:
+            return []
+        living = []
+        for order, same_boot in self._store.read():
+            found = after_restart(order, now_ns, same_boot)
+            self.put(found)
+            if order.active:
+                living.append(found)
+        return living
+
+    def find(self, *, intent_id: int = 0, order_id: int = 0, perm_id: int = 0) -> Order | None:
+        """By the strongest key that is given and known."""
+        intent_id = self._aliases.get(intent_id, intent_id)
+        if intent_id and intent_id in self.by_intent:
+            return self.by_intent[intent_id]
+        if perm_id and perm_id in self._intent_of_perm:
+            return self.by_intent[self._intent_of_perm[perm_id]]
+        if order_id and order_id in self._intent_of_order:
+            return self.by_intent[self._intent_of_order[order_id]]
+        return None
+
+    def alias(self, intent_id: int, order: Order) -> None:
+        """A replacement's intent id also names the order."""
+        self._aliases[intent_id] = order.intent_id
+
+    def active(self) -> Iterator[Order]:
+        """Orders that count: those that may be filled, and those with a fill that no execution has booked yet."""
+        return (self.by_intent[key] for key in tuple(self._active))
+
+    @property
+    def active_count(self) -> int:
+        return len(self._active)
+
+    def prune(self, before_ns: int) -> int:
+        """Forget orders that were done before; returns how many. Their executions stay in the accounts."""
+        old = [k for k, o in self.by_intent.items() if not o.open and o.changed_ns < before_ns]
+        for key in old:
+            order = self.by_intent.pop(key)
+            self._intent_of_order.pop(order.order_id, None)
+            self._intent_of_perm.pop(order.perm_id, None)
+        return len(old)
