@@ -443,7 +443,7 @@ def test_fill_without_any_status_is_still_a_filled_order(rig: Rig, market: Paper
     market.fault("drop_status", count=5)
     intent = rig.order(0, 10)
     rig.until(lambda: rig.states(intent)[-1:] == [OrderState.FILLED])
-    market.fault("drop_status", count=0)
+    market.fault("clear")
     assert rig.qty(0) == 10.0
 
 
