@@ -28,6 +28,12 @@ _KERNEL_PACKAGES = (
     "engine/strategy",
     "engine/paper",
 )
+_KERNEL_FILES = (
+    "engine/broker/decode.py",
+    "engine/broker/encode.py",
+    "engine/procs/hot_kernel.py",
+)
+"""Kernels in packages whose other files change often without touching one."""
 
 
 def _cpu_name() -> str:
@@ -43,10 +49,10 @@ def _cpu_name() -> str:
 def cache_key() -> str:
     """Hash of all kernel-bearing sources, library versions, Python and CPU: 16 hex digits."""
     digest = hashlib.blake2b(digest_size=8)
-    for package in _KERNEL_PACKAGES:
-        for path in sorted((_ROOT / package).rglob("*.py")):
-            digest.update(path.relative_to(_ROOT).as_posix().encode())
-            digest.update(path.read_bytes())
+    files = [path for package in _KERNEL_PACKAGES for path in sorted((_ROOT / package).rglob("*.py"))]
+    for path in (*files, *(_ROOT / name for name in _KERNEL_FILES)):
+        digest.update(path.relative_to(_ROOT).as_posix().encode())
+        digest.update(path.read_bytes())
     for name in ("numba", "llvmlite", "numpy"):
         digest.update(f"{name}={metadata.version(name)}".encode())
     digest.update(f"{sys.version_info[:3]}{platform.machine()}{_cpu_name()}".encode())

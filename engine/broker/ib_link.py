@@ -20,12 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.broker import decode as d
+from engine.broker import encode as e
 from engine.broker.ibapi_compat import EMPTY_PRICE, MAX_VERSION, MIN_VERSION, Client, Contract, ExecutionFilter, Order
 from engine.broker.link import Line, LinkPhase, WireOrder
 from engine.broker.listener import Listener
 from engine.broker.news import LinkDown, LinkUp, News
-from engine.domain.codes import TickKind
+from engine.domain.codes import OrderType, TickKind, TimeInForce
 from engine.domain.instruments import Instrument
+from engine.runtime.ids import intent_of, order_ref
 from shm.layouts import TICK
 
 RECEIVE_BYTES = 1 << 20
@@ -35,6 +37,8 @@ _HOT = (1, 2, 12, 13, 99)
 _GENERIC_TICKS = "236"
 """Shortable, answered by tick 46. 49 (halted) comes unasked."""
 DEPTH_EXCHANGE_SMART = "SMART"
+_TYPES = {"MKT": int(OrderType.MKT), "LMT": int(OrderType.LMT)}
+_TIFS = {"DAY": int(TimeInForce.DAY), "IOC": int(TimeInForce.IOC), "GTC": int(TimeInForce.GTC)}
 
 
 class _Encoder(Client):  # type: ignore[misc]
@@ -44,7 +48,7 @@ class _Encoder(Client):  # type: ignore[misc]
 
     def __init__(self, wrapper: Listener, sink: Callable[[bytes], None]) -> None:
         super().__init__(wrapper)
-        self._sink = sink
+        self.sink = sink
 
     def send(self, *fields: Any, **options: Any) -> None:
         """What is asked of a link that has just gone is dropped, where the library would raise: the order concerned
@@ -54,7 +58,7 @@ class _Encoder(Client):  # type: ignore[misc]
 
     def sendMsg(self, msg: str) -> None:
         raw = msg.encode()
-        self._sink(len(raw).to_bytes(4, "big") + raw)
+        self.sink(len(raw).to_bytes(4, "big") + raw)
 
 
 class IbLink:
@@ -71,6 +75,7 @@ class IbLink:
         timeout_s: float = 4.0,
         depth_rows: int = 10,
         index_symbol: int = -1,
+        account: str = "",
     ) -> None:
         self.host, self.port, self.client_id = host, port, client_id
         self.phase = LinkPhase.CLOSED
@@ -95,6 +100,9 @@ class IbLink:
         self._bytes = np.frombuffer(self._buffer, np.uint8)
         self._start = self._end = 0
         self._out = bytearray()
+        self.templates: npt.NDArray[np.void] = np.zeros(len(instruments), e.TEMPLATE)
+        self._account, self._template_account = account, ""
+        self._frame: npt.NDArray[np.uint8] = np.zeros(2 * e.FRAME_BYTES, np.uint8)
         self._deadline_ns = 0
         self._request_ids: dict[tuple[int, Line], int] = {}
         self._executions_id = d.REQ_BASE + d.SLOTS
@@ -274,6 +282,10 @@ class IbLink:
             return
         if self.phase == LinkPhase.CONNECTING and self._client.isReady():
             self.phase = LinkPhase.OPEN
+            self._template_account = ""  # the server's version may be another one: learn anew
+            self.templates["parts"] = 0
+            if self._account:
+                self.learn(self._account)
             self.news.append(
                 LinkUp(self._listener.accounts, self._listener.next_order_id, int(self._client.serverVersion()))
             )
@@ -328,21 +340,64 @@ class IbLink:
         return False
 
     def place(self, order: WireOrder) -> None:
+        if self.phase != LinkPhase.OPEN:
+            return
+        if order.account != self._template_account:
+            self.learn(order.account)
+        end = e.DECLINED
+        intent_id = intent_of(order.order_ref)
+        if intent_id:
+            end = e.encode_order(
+                self.templates, order.symbol, self._frame, 0, order.order_id, order.side, order.qty,
+                _TYPES[order.order_type], order.limit_price, _TIFS[order.tif], intent_id, order.outside_rth,
+            )  # fmt: skip
+        if end > 0:
+            self._queue(self._frame[:end].tobytes())
+        else:
+            self._client.placeOrder(order.order_id, self._contracts[order.symbol], self._order(order))
+
+    @staticmethod
+    def _order(order: WireOrder) -> Any:
+        """In the library's form."""
         market = order.order_type == "MKT"
-        self._client.placeOrder(
-            order.order_id,
-            self._contracts[order.symbol],
-            Order(
-                action="BUY" if order.side > 0 else "SELL",
-                totalQuantity=int(order.qty) if order.qty == int(order.qty) else order.qty,
-                orderType=order.order_type,
-                lmtPrice=EMPTY_PRICE if market else order.limit_price,
-                tif=order.tif,
-                outsideRth=order.outside_rth and not market,
-                orderRef=order.order_ref,
-                account=order.account,
-            ),
+        return Order(
+            action="BUY" if order.side > 0 else "SELL",
+            totalQuantity=int(order.qty) if order.qty == int(order.qty) else order.qty,
+            orderType=order.order_type,
+            lmtPrice=EMPTY_PRICE if market else order.limit_price,
+            tif=order.tif,
+            outsideRth=order.outside_rth and not market,
+            orderRef=order.order_ref,
+            account=order.account,
         )
+
+    def learn(self, account: str) -> int:
+        """Order templates of all symbols for this session, from the library's own encoder; returns how many.
+
+        Done when a session opens and when a contract becomes known; what has no template is encoded by the library.
+        """
+        self._template_account = account
+        return sum(self._learn(symbol, account) for symbol in range(len(self._contracts)))
+
+    def _learn(self, symbol: int, account: str) -> bool:
+        caught: list[bytes] = []
+
+        def encode(
+            order_id: int, side: int, qty: float, kind: int, limit: float, tif: int, intent_id: int, outside: int
+        ) -> bytes:
+            wire = WireOrder(
+                order_id, symbol, side, qty, "MKT" if kind == e.MKT else "LMT", limit, e.TIFS[tif], bool(outside),
+                order_ref(intent_id), account,
+            )  # fmt: skip
+            caught.clear()
+            self._client.placeOrder(order_id, self._contracts[symbol], self._order(wire))
+            return caught[0]
+
+        sink, self._client.sink = self._client.sink, caught.append
+        try:
+            return e.learn(self.templates, symbol, encode)
+        finally:
+            self._client.sink = sink
 
     def cancel(self, order_id: int) -> None:
         self._client.cancelOrder(order_id, "")
@@ -411,3 +466,7 @@ class IbLink:
         contract.conId = con_id
         if self._stock[symbol]:
             contract.primaryExchange = primary_exchange
+        if self.phase == LinkPhase.OPEN and self._template_account:
+            self._learn(symbol, self._template_account)
+        else:
+            self.templates[symbol]["parts"] = 0

@@ -72,6 +72,7 @@ class BrokerBridge:
         self.link: BrokerLink = link or IbLink(
             gw.host, gw.port, gw.client_id, context.instruments, context.clock.now_ns,
             timeout_s=gw.request_timeout_s, depth_rows=config.universe.depth_rows, index_symbol=context.index_symbol,
+            account=gw.account,
         )  # fmt: skip
         self._ids = OrderIds(recorded.order_id_mark if recorded else 0)
         try:
