@@ -16,6 +16,9 @@ Invariants (asserted in tests over arbitrary histories)
 2. An exit is never larger than the own position, nor than the account's less what works on its side.
 3. Nothing but cancels is asked for while a stop holds for it, after the daily stop, or with an invalid book.
 4. At most one order per symbol works at a time.
+
+``decide`` is the decision in words and the oracle in tests; ``RegimeStrategy`` runs its compiled form, which the fused
+hot path calls as well (``engine.strategy.regime_kernel``).
 """
 
 from __future__ import annotations
@@ -23,20 +26,26 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from engine.domain.codes import Side, TimeInForce
-from engine.strategy.protocol import Action, Cancel, Place, Purpose, Situation, Working
+import numpy as np
+import numpy.typing as npt
 
-NS = 1_000_000_000
-ENTRY_GAP_NS = 6 * NS
-"""Between entries of all symbols: with commissions, trading more often only costs more."""
-SIDE_GAP_NS = 300_000_000
-RECANCEL_NS = 2 * NS
-STOP_SPREADS = 4.0
-WIDE_FACTOR = 3.0
-"""No entry while the spread is above this many times its 5-minute median."""
-TAKE_TICKS = 3
-"""How far through the touch a taking order may trade."""
-_EPS = 1e-9
+from engine.domain.codes import Side, TimeInForce
+from engine.domain.instruments import MAX_SYMBOLS
+from engine.strategy import regime_kernel as k
+from engine.strategy.protocol import Action, Cancel, Place, Purpose, Situation, Working
+from engine.strategy.regime_kernel import (
+    ENTRY_GAP_NS,
+    NS,
+    RECANCEL_NS,
+    SIDE_GAP_NS,
+    STOP_SPREADS,
+    TAKE_TICKS,
+    WIDE_FACTOR,
+)
+
+_EPS = k.EPS
+_MOST_ORDERS = 32
+__all__ = ["ENTRY_GAP_NS", "FLAT", "NS", "Memory", "Parameters", "PlainRegimeStrategy", "RegimeStrategy", "decide"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +209,7 @@ def _entry(s: Situation, m: Memory, p: Parameters, lean: float, now_ns: int) -> 
     return Place(s.symbol, side, qty, price, Purpose.ENTRY, TimeInForce.DAY, f"imbalance {lean:+.2f}")
 
 
-class RegimeStrategy:
+class PlainRegimeStrategy:
     """``decide`` with a memory per symbol and one pace of entries for all (see ``strategy.protocol.Strategy``)."""
 
     def __init__(self, parameters: Parameters) -> None:
@@ -225,3 +234,58 @@ class RegimeStrategy:
     def busy(self, symbol: int) -> bool:
         """True while there was a position at the last look."""
         return self._memory.get(symbol, FLAT).opened_ns != 0
+
+
+class RegimeStrategy:
+    """The same over records that the compiled decision reads and keeps: what ``algo`` runs.
+
+    ``memory`` (dtype MEMORY, one per symbol) and ``parameters`` (dtype PARAMETERS) are the whole state.
+    """
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.memory: npt.NDArray[np.void] = np.zeros(MAX_SYMBOLS, k.MEMORY)
+        self.memory["entry_price"] = math.nan
+        self.parameters: npt.NDArray[np.void] = np.zeros(1, k.PARAMETERS)
+        for name in parameters.__slots__:
+            self.parameters[name] = getattr(parameters, name)
+        self._situation = np.zeros(1, k.SITUATION)
+        self._orders = np.zeros(_MOST_ORDERS, k.WORKING)
+        self._decision = np.zeros(1, k.DECISION)
+
+    def on_signal(self, now: Situation, orders: tuple[Working, ...], now_ns: int) -> tuple[Action, ...]:
+        self._situation[0] = (
+            now.symbol, now.tick_size, now.bid, now.ask, now.bid_size, now.ask_size, now.micro_price,
+            now.spread_median_bps, now.book_valid, now.model_valid, now.warming, now.regime, now.states,
+            now.confidence_ema, now.qty, now.held_qty, now.working_buy_qty, now.working_sell_qty, now.gross_usd,
+            now.day_pnl_usd, now.entries_allowed, now.exits_allowed,
+        )  # fmt: skip
+        for i, o in enumerate(orders[:_MOST_ORDERS]):
+            self._orders[i] = (o.intent_id, o.side, o.limit_price, o.purpose, o.sent_ns, o.cancel_ns)
+        count = min(len(orders), _MOST_ORDERS)
+        k.decide(self._situation, self._orders, count, self.memory, now.symbol, self.parameters, now_ns, self._decision)
+        return action_of(self._decision[0], now.symbol)
+
+    def on_timer(self, now: Situation, orders: tuple[Working, ...], now_ns: int) -> tuple[Action, ...]:
+        return self.on_signal(now, orders, now_ns)
+
+    def busy(self, symbol: int) -> bool:
+        """True while there was a position at the last look."""
+        return bool(self.memory["opened_ns"][symbol])
+
+
+def action_of(d: np.void, symbol: int) -> tuple[Action, ...]:
+    """A decision record in the protocol's words."""
+    if d["action"] == k.NOTHING:
+        return ()
+    why = k.WHY[int(d["why"])]
+    if d["action"] == k.CANCEL:
+        return (Cancel(int(d["intent_id"]), why),)
+    purpose = Purpose(int(d["purpose"]))
+    if purpose == Purpose.ENTRY:
+        why = f"{why} {float(d['lean']):+.2f}"
+    return (
+        Place(
+            symbol, Side(int(d["side"])), float(d["qty"]), float(d["limit_price"]), purpose, TimeInForce(int(d["tif"])),
+            why,
+        ),
+    )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,8 +12,9 @@ from model_for_strategy import small_model
 from paper_run import PARAMETERS, run
 
 from engine.domain.codes import Side, TimeInForce
+from engine.strategy import regime_kernel as kernel
 from engine.strategy.protocol import Cancel, Place, Purpose, Situation, Working
-from engine.strategy.regime import ENTRY_GAP_NS, FLAT, NS, Memory, RegimeStrategy, decide
+from engine.strategy.regime import ENTRY_GAP_NS, FLAT, NS, Memory, PlainRegimeStrategy, RegimeStrategy, decide
 
 P = PARAMETERS
 LEANS_UP = Situation(
@@ -210,6 +212,37 @@ def test_limits_and_stops_hold_whatever_the_situation_is(
         works = s.working_sell_qty if action.side == Side.SELL else s.working_buy_qty
         assert action.qty <= abs(s.qty)
         assert action.qty + works <= abs(s.held_qty)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.tuples(situations(), workings, st.integers(0, 20 * NS)), min_size=1, max_size=8))
+def test_the_compiled_decision_is_the_plain_one_over_any_history(
+    history: list[tuple[Situation, list[Working], int]],
+) -> None:
+    plain, compiled = PlainRegimeStrategy(P), RegimeStrategy(P)
+    now_ns = 50 * NS
+    for situation, orders, step_ns in history:
+        now_ns += step_ns
+        assert compiled.on_signal(situation, tuple(orders), now_ns) == plain.on_signal(situation, tuple(orders), now_ns)
+        assert compiled.busy(0) == plain.busy(0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(situations(), workings, st.integers(50 * NS, 100 * NS))
+def test_the_kernel_interpreted_gives_the_same_record(s: Situation, orders: list[Working], now_ns: int) -> None:
+    strategy = RegimeStrategy(P)
+    strategy.on_signal(s, tuple(orders), now_ns)
+    again = RegimeStrategy(P)
+    again._situation[:] = strategy._situation
+    again._orders[:] = strategy._orders
+    arrays = (again._situation, again._orders, again.memory, again.parameters, again._decision)
+    situation, working, memory, parameters, decision = (a.view(np.recarray) for a in arrays)
+    kernel.decide.py_func(situation, working, len(orders), memory, 0, parameters, now_ns, decision)
+    if strategy._decision["action"][0] != kernel.NOTHING:
+        assert again._decision[0] == strategy._decision[0]
+    assert again._decision["action"][0] == strategy._decision["action"][0]
+    assert again.memory.tobytes() == strategy.memory.tobytes()
+    assert again.parameters.tobytes() == strategy.parameters.tobytes()
 
 
 def test_it_trades_on_the_paper_market_within_its_limits_and_counts_its_costs() -> None:
