@@ -13,8 +13,10 @@ from engine.topology import Service
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = "/opt/l2-dash"
+CURRENT = f"{HOME}/current"
+"""The version that serves: a link into releases/, which ops/upgrade.sh and ops/rollback.sh turn."""
 DATA = f"{HOME}/data"
-PROGRAM = f"{HOME}/.venv/bin/l2dash"
+PROGRAM = f"{CURRENT}/.venv/bin/l2dash"
 STOP_S = 20
 """A service's orderly end may take this long (bridge LEAVING)."""
 NOTE = "# Generated from engine/topology.py by `python -m engine.generate`; a test fails when it has drifted.\n"
@@ -50,7 +52,7 @@ _ENVIRONMENT = f"""\
 User=l2dash
 Group=l2dash
 WorkingDirectory={HOME}
-Environment=L2DASH_CONFIG={HOME}/config/sim.toml
+Environment=L2DASH_CONFIG={CURRENT}/config/sim.toml
 Environment=L2DASH_STATE_DIR={DATA}
 Environment=L2DASH_BACKUP_DIR=/backups
 Environment=L2DASH_CACHE_DIR={DATA}/cache

@@ -2,7 +2,8 @@
 
 A kernel declares its signature, so importing its module either loads it from the cache or compiles it there and then;
 nothing can compile later. numba's own cache does not see edits in callees of other files, so the cache directory is
-keyed by a hash of all kernel-bearing sources, the library versions and the CPU.
+keyed by a hash of all kernel-bearing sources, the library versions and the CPU. Where the sources lie and when they
+were written does not count: a second clone, or a version installed beside the one that runs, starts with warm kernels.
 
 This module must be imported before ``numba`` is, because numba reads its cache directory at import.
 """
@@ -32,6 +33,7 @@ _KERNEL_FILES = (
     "engine/broker/decode.py",
     "engine/broker/encode.py",
     "engine/procs/hot_kernel.py",
+    "engine/runtime/doorbell.py",
 )
 """Kernels in packages whose other files change often without touching one."""
 
@@ -51,8 +53,9 @@ def cache_key() -> str:
     digest = hashlib.blake2b(digest_size=8)
     files = [path for package in _KERNEL_PACKAGES for path in sorted((_ROOT / package).rglob("*.py"))]
     for path in (*files, *(_ROOT / name for name in _KERNEL_FILES)):
-        digest.update(path.relative_to(_ROOT).as_posix().encode())
-        digest.update(path.read_bytes())
+        if path.is_file():
+            digest.update(path.relative_to(_ROOT).as_posix().encode())
+            digest.update(path.read_bytes())
     for name in ("numba", "llvmlite", "numpy"):
         digest.update(f"{name}={metadata.version(name)}".encode())
     digest.update(f"{sys.version_info[:3]}{platform.machine()}{_cpu_name()}".encode())
@@ -77,6 +80,8 @@ def cache_directory() -> Path:
 if "numba" in sys.modules and "NUMBA_CACHE_DIR" not in os.environ:
     raise ImportError("shm.jit must be imported before numba: numba reads its cache directory at import")
 os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_directory()))
+if not os.environ.get("L2DASH_KERNEL_CACHE"):
+    os.environ.setdefault("NUMBA_CACHE_LOCATOR_CLASSES", "shm.jit.ContentLocator,UserProvidedCacheLocator")
 
 # numba imports scipy.linalg (85 modules, 0.2 s, 25 MB in every service) only to offer BLAS inside kernels, which none
 # of ours uses. It is hidden while numba looks for it, and importable as ever afterwards.
@@ -87,9 +92,29 @@ try:
     import numba
     import numba.np.arraymath
     import numpy as np
+    from numba.core.caching import UserProvidedCacheLocator
 finally:
     if _hidden:
         del sys.modules["scipy"]
+
+
+class ContentLocator(UserProvidedCacheLocator):  # type: ignore[misc]
+    """Where the cache of one function lies, by its place in this tree. The directory's key stands for its content:
+    numba's own stamp, the file's time and full path, would miss the same code elsewhere."""
+
+    def __init__(self, py_func: Any, py_file: str) -> None:
+        super().__init__(py_func, py_file)
+        inside = Path(py_file).resolve().relative_to(_ROOT)
+        self._cache_path = str(Path(numba.config.CACHE_DIR, *inside.with_suffix("").parts))
+
+    def get_source_stamp(self) -> str:
+        return "by content"
+
+    @classmethod
+    def from_function(cls, py_func: Any, py_file: str) -> Any:
+        path = Path(py_file).resolve()
+        covered = any(path.is_relative_to(_ROOT / place) for place in (*_KERNEL_PACKAGES, *_KERNEL_FILES))
+        return super().from_function(py_func, py_file) if covered else None
 
 
 def rec(dtype: np.dtype[Any]) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -206,18 +208,27 @@ def _detached(config: Config, collect: bool) -> int:
             os._exit(code)
     os.close(writing)
     os.waitpid(pid, 0)  # the middle process ends at once; the supervisor belongs to init
-    with os.fdopen(reading) as lines:
-        deadline = time.monotonic() + DETACHED_WAIT_S
-        for line in lines:
-            text = line.rstrip("\n")
+    with os.fdopen(reading, "rb", buffering=0) as pipe:
+        for text in _lines(pipe, time.monotonic() + DETACHED_WAIT_S):
             if text == "READY":
                 return 0
             if text.startswith("error "):
                 raise CliError(text.removeprefix("error "))
             say(text)
-            if time.monotonic() > deadline:
-                raise CliError(f"not ready after {DETACHED_WAIT_S:.0f} s; see {log_path} and `l2dash status`")
-    raise CliError(f"the supervisor ended before everything was ready; see {log_path}")
+        if select.select([pipe], [], [], 0.0)[0]:
+            raise CliError(f"the supervisor ended before everything was ready; see {log_path}")
+    raise CliError(f"not ready after {DETACHED_WAIT_S:.0f} s; see {log_path} and `l2dash status`")
+
+
+def _lines(pipe: FileIO, deadline_s: float) -> Iterator[str]:
+    """Lines of a pipe until it ends or the deadline has come: a supervisor whose service stays down says nothing."""
+    rest = b""
+    while select.select([pipe], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
+        found = os.read(pipe.fileno(), 65536)
+        if not found:
+            return
+        *whole, rest = (rest + found).split(b"\n")
+        yield from (line.decode(errors="replace") for line in whole)
 
 
 class _Relay:

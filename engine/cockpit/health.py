@@ -14,6 +14,7 @@ from engine.cockpit.services import Services
 from engine.cockpit.view import View
 from engine.cockpit.words import iso
 from engine.domain.codes import LinkState
+from engine.runtime.release import release
 
 CONTENT = "application/health+json"
 _RANK = {"pass": 0, "warn": 1, "fail": 2}
@@ -84,6 +85,7 @@ def report(view: View, services: Services) -> dict[str, Any]:
     return {
         "status": worst(statuses),
         "version": "1",
+        "releaseId": release(),
         "serviceId": f"l2-dash-{view.config.instance.name}",
         "description": f"L2 DASH {view.mode}",
         "tradingState": state["state"],

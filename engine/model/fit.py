@@ -60,6 +60,7 @@ def fit(
     *,
     restarts: int = 5,
     seed: int = 0,
+    iterations: int = ITERATIONS,
     schema: str = "",
     bar_s: float = 10.0,
     provenance: str = "synthetic",
@@ -89,7 +90,7 @@ def fit(
         model = hmm.GaussianHMM(
             n_components=states,
             covariance_type="full",
-            n_iter=ITERATIONS,
+            n_iter=iterations,
             tol=2e-5 * total,
             transmat_prior=1.0 + STICKY * np.eye(states),
             covars_prior=np.broadcast_to(0.05 * np.eye(features), (states, features, features)).copy(),
@@ -117,7 +118,7 @@ def fit(
             best = (score, model, int(model.monitor_.iter), monotone)
     if best is None:
         raise FitFailed(f"no restart of {restarts} gave a model: {'; '.join(problems)}")
-    score, fitted, iterations, monotone = best
+    score, fitted, used, monotone = best
     covars = np.stack([_floored(c) for c in fitted.covars_])
     order = np.argsort(fitted.means_[:, min(LOG_RV, features - 1)])
     transmat = fitted.transmat_[np.ix_(order, order)]
@@ -137,7 +138,7 @@ def fit(
         provenance=provenance,
         bar_s=bar_s,
         window=window,
-        metrics={"iterations": iterations, "monotone": monotone, "capped": iterations >= ITERATIONS},
+        metrics={"iterations": used, "monotone": monotone, "capped": used >= iterations},
     )
     steps = np.concatenate([filter_sequence(model, s)[1] for s in sequences])
     return replace(model, loglik_floor=float(np.quantile(steps, 0.01)))

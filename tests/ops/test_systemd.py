@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from releases import archive, python_for, version
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOT = Path(__file__).with_name("boot-systemd.sh")
-PROGRAM = "/opt/l2-dash/.venv/bin/l2dash"
+HOME = "/opt/l2-dash"
+PROGRAM = f"{HOME}/current/.venv/bin/l2dash"
 SERVICES = ["recorder", "watchdog", "paper-gateway", "broker-bridge", "ml-service", "algo", "cockpit"]
 
 pytestmark = [pytest.mark.systemd, pytest.mark.timeout(500)]
@@ -49,23 +50,37 @@ def test_units_are_hardened(service: str) -> None:
 
 
 class Machine:
-    """A booted systemd with the units installed. The files belong to root here, so root runs the services."""
+    """A booted systemd, with versions to install in /srv. The files belong to root here, so root runs the services."""
 
-    def __init__(self, work: Path, units: Path) -> None:
-        self.work = work
-        shutil.copytree(ROOT / "systemd", units)
-        override = units / "l2dash-.service.d"
-        override.mkdir()
+    def __init__(self, base: Path) -> None:
+        self.work, units, versions = base / "work", base / "units", base / "srv"
         cache = os.environ.get("L2DASH_CACHE_DIR") or str(Path.home() / ".cache/l2dash")
+        override = units / "l2dash-.service.d"
+        override.mkdir(parents=True)
         (override / "test.conf").write_text(
             "[Service]\nUser=root\nGroup=root\nProtectHome=no\nReadWritePaths=-/root -/home -/tmp\nPrivateTmp=no\n"
-            f"Environment=L2DASH_CACHE_DIR={cache} L2DASH_BACKUP_DIR=/opt/l2-dash/data/backups\n"
+            f"Environment=L2DASH_BACKUP_DIR={HOME}/data/backups\n"
         )
+        python_for(versions / "python")
+        version(versions / "one", "1.0.1")
+        archive(version(versions / "two", "1.0.2"))
+        sick = version(versions / "sick", "1.0.3") / "systemd/l2dash-algo.service"
+        sick.write_text(sick.read_text().replace(f"{PROGRAM} run algo", "/bin/false"))
+        # Quiet, so that what is held changes by the tests' orders alone.
+        (versions / "host.toml").write_text("[strategy]\nenabled = false\n")
+        (versions / "default").write_text(f"L2DASH_CONFIG=/srv/host.toml\nL2DASH_CACHE_DIR={cache}\n")
         done = subprocess.run(
-            [str(BOOT), "boot", str(work), str(units)], capture_output=True, text=True, timeout=60, check=False
+            [str(BOOT), "boot", str(self.work), str(units)], capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode == 0, done.stderr
-        self("mkdir", "-p", "/opt/l2-dash/data")
+        packed = subprocess.run(["tar", "-C", str(versions), "-c", "."], capture_output=True, check=True).stdout
+        subprocess.run([str(BOOT), "in", str(self.work), "tar", "-C", "/srv", "-x"], input=packed, check=True)
+        self("cp", "/srv/default", "/etc/default/l2dash")
+
+    def release(self, script: str, *arguments: str, wait_s: int = 180) -> subprocess.CompletedProcess[str]:
+        """An upgrade or a rollback, by the scripts of the first version."""
+        settings = ("env", "L2DASH_PYTHON=/srv/python/python", f"L2DASH_UPGRADE_WAIT_S={wait_s}")
+        return self(*settings, f"/srv/one/ops/{script}.sh", *arguments, timeout_s=400.0)
 
     def __call__(self, *command: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -88,10 +103,9 @@ class Machine:
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     if os.geteuid() != 0:
         pytest.skip("booting a systemd needs root")
-    base = tmp_path_factory.mktemp("systemd")
-    booted = Machine(base / "work", base / "units")
+    booted = Machine(tmp_path_factory.mktemp("systemd"))
     try:
-        done = booted("systemctl", "start", "l2dash.target", timeout_s=400.0)
+        done = booted.release("upgrade", "/srv/one")
         assert done.returncode == 0, done.stderr + booted.journal()
         yield booted
     finally:
@@ -130,6 +144,44 @@ def test_the_backup_timer_waits_for_two_utc(machine: Machine) -> None:
     done = machine("systemctl", "show", "l2dash-backup.timer", "-p", "ActiveState", "-p", "TimersCalendar")
     assert "ActiveState=active" in done.stdout
     assert "02:00:00 UTC" in done.stdout
+
+
+def serving(machine: Machine) -> set[str]:
+    """Versions whose program the running services were started from."""
+    pids = [str(s["pid"]) for s in machine.services().values()]
+    programs = machine("ps", "-o", "args=", "-p", ",".join(pids)).stdout.splitlines()
+    assert len(programs) == len(SERVICES)
+    return {line.split("/releases/")[1].split("-")[0] for line in programs}
+
+
+def check_book(machine: Machine, quantity: float) -> None:
+    """What is held is held still, no order of ours or anybody's has touched it, and nothing has tripped."""
+    state = json.loads(machine(PROGRAM, "status", "--json").stdout)
+    assert {p["symbol"]: p["qty"] for p in state["positions"] if p["qty"]} == {"AAPL": quantity}
+    assert state["trading_state"]["state"] in ("ACTIVE", "BLOCKED"), state["trading_state"]  # BLOCKED: models warm up
+    assert state["flatten"]["state"] == "IDLE"
+    assert len(json.loads(machine(PROGRAM, "fills", "--json").stdout)) == 1
+
+
+def test_upgrade_and_rollback_are_one_command_each_and_keep_the_book(machine: Machine) -> None:
+    until("trading is active", lambda: "ACTIVE" in machine(PROGRAM, "status").stdout.splitlines()[0], machine)
+    assert machine(PROGRAM, "order", "AAPL", "BUY", "5").returncode == 0
+    until("the fill", lambda: '"qty"' in machine(PROGRAM, "fills", "--json").stdout, machine)
+    assert serving(machine) == {"1.0.1"}
+    done = machine.release("upgrade", "/srv/two.tar.gz")
+    assert done.returncode == 0, done.stderr + machine.journal()
+    assert serving(machine) == {"1.0.2"}
+    check_book(machine, 5.0)
+    done = machine.release("upgrade", "/srv/sick", wait_s=20)
+    assert done.returncode == 1
+    assert "1.0.2" in done.stderr.splitlines()[-1], done.stderr
+    until("healthy again", lambda: all(s["healthy"] for s in machine.services().values()), machine)
+    assert serving(machine) == {"1.0.2"}
+    check_book(machine, 5.0)
+    done = machine.release("rollback")  # the attempt that failed has not become the version to go back to
+    assert done.returncode == 0, done.stderr + machine.journal()
+    assert serving(machine) == {"1.0.1"}
+    check_book(machine, 5.0)
 
 
 def test_down_stops_every_unit(machine: Machine) -> None:
