@@ -59,6 +59,9 @@ class Universe(Section, frozen=True):
 class Gateway(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 4002
+    second_host: str = ""
+    """A second gateway of the same account, for getting flat when the first does not serve; empty: none."""
+    second_port: Port = 4002
     client_id: Annotated[int, Meta(ge=1)] = 11
     emergency_client_id: Annotated[int, Meta(ge=1)] = 12
     account: str = "DUSIM001"
@@ -72,6 +75,11 @@ class Gateway(Section, frozen=True):
     reconnect_max_s: Positive = 10.0
     request_timeout_s: Positive = 4.0
     reset_windows: tuple[str, ...] = ("00:15-01:45 America/New_York",)
+
+    @property
+    def others(self) -> tuple[tuple[str, int], ...]:
+        """Gateways that are tried when the first does not serve."""
+        return ((self.second_host, self.second_port),) if self.second_host else ()
 
 
 class Limits(Section, frozen=True):
@@ -303,6 +311,7 @@ def check(config: Config, source: str = "config") -> None:
          f"at least guardrails.confidence {g.confidence:g}: else entries are taken where CONF counts a symbol as low"),
         (gw.reserved_per_s < gw.messages_per_s, "gateway.reserved_per_s", gw.reserved_per_s, f"less than gateway.messages_per_s {gw.messages_per_s}"),
         (gw.messages_per_s + gw.emergency_messages_per_s <= 50, "gateway.messages_per_s", gw.messages_per_s, "together with emergency_messages_per_s at most 50, the broker's limit"),
+        ((gw.second_host, gw.second_port) != (gw.host, gw.port), "gateway.second_host", gw.second_host, "another gateway than gateway.host and gateway.port, or none"),
         (gw.client_id != gw.emergency_client_id, "gateway.emergency_client_id", gw.emergency_client_id, "another id than gateway.client_id"),
         (config.universe.index != "none" or config.instance.mode == "sim", "universe.index", "none", "INDU or DIA outside sim: the index alert needs one"),
         (config.model.warmup_min_s <= config.model.warmup_s, "model.warmup_min_s", config.model.warmup_min_s, f"at most model.warmup_s {config.model.warmup_s:g}"),

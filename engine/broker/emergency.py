@@ -16,6 +16,7 @@ from engine.broker.emergency_flatten import DirectFlatten
 from engine.broker.emergency_link import CLIENT_ID_IN_USE, EmergencyConnection
 from engine.config import Config
 from engine.domain.codes import FlattenState
+from engine.domain.sessions import is_regular_hours
 from engine.runtime import universe
 
 __all__ = ["DirectFlatten", "EmergencyConnection", "Result", "flatten_direct"]
@@ -44,7 +45,7 @@ def flatten_direct(config: Config, log: Callable[[str], None], timeout_s: float 
     client_id = gateway.emergency_client_id + 1 if dedicated else gateway.client_id
     connection = EmergencyConnection(
         gateway.host, gateway.port, client_id, messages_per_s=gateway.messages_per_s,
-        reconnect_min_s=gateway.reconnect_min_s, reconnect_max_s=1.0,
+        reconnect_min_s=gateway.reconnect_min_s, reconnect_max_s=1.0, others=gateway.others,
     )  # fmt: skip
     flatten: DirectFlatten | None = None
     shown = ""
@@ -63,13 +64,14 @@ def flatten_direct(config: Config, log: Callable[[str], None], timeout_s: float 
                     text = f"account {gateway.account} is not at this gateway: it has {', '.join(connection.accounts)}"
                     return Result(False, (), 0, (now_ns - began) / 1e9, text)
                 log(
-                    f"connected to {gateway.host}:{gateway.port} as client {connection.client_id},"
+                    f"connected to {connection.address[0]}:{connection.address[1]} as client {connection.client_id},"
                     f" account {gateway.account}"
                 )
                 only = None if dedicated else _configured(config)
                 flatten = DirectFlatten(
                     connection, gateway.account, only=only, reason="flatten --direct", now_ns=now_ns,
-                    wall_s=int(time.time()),
+                    wall_s=int(time.time()), settle=True,
+                    regular_hours=lambda: is_regular_hours(time.time_ns(), config.instance.mode == "sim"),
                 )  # fmt: skip
             if flatten is not None:
                 flatten.step(messages, now_ns)
@@ -103,8 +105,9 @@ def flatten_direct(config: Config, log: Callable[[str], None], timeout_s: float 
         connection.close()
 
 
-def _configured(config: Config) -> frozenset[int]:
-    return frozenset(i.con_id for i in universe.instruments(config) if i.con_id)
+def _configured(config: Config) -> frozenset[str]:
+    index = universe.index_symbol(config)
+    return frozenset(i.symbol for i in universe.instruments(config) if i.index != index)
 
 
 def _wait(connection: EmergencyConnection, timeout_s: float) -> None:

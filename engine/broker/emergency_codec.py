@@ -93,6 +93,15 @@ class CurrentTime:
 
 
 @dataclass(frozen=True, slots=True)
+class TickPrice:
+    """``tick_type`` 1 bid, 2 ask; ``price`` -1 where there is none."""
+
+    request_id: int
+    tick_type: int
+    price: float
+
+
+@dataclass(frozen=True, slots=True)
 class BrokerError:
     """``request_id`` -1: about the system."""
 
@@ -111,6 +120,7 @@ Message = (
     | Position
     | PositionsEnd
     | CurrentTime
+    | TickPrice
     | BrokerError
 )
 
@@ -162,6 +172,13 @@ class EmergencyCodec:
 
     def request_positions(self) -> bytes:
         return self.frame(61, 1)
+
+    def request_quotes(self, request_id: int, contract: Contract) -> bytes:
+        """Bid and ask of a contract, streamed as TickPrice."""
+        return self.frame(
+            1, 11, request_id, contract.con_id, contract.symbol, contract.sec_type, "", 0.0, "", "",
+            "SMART", "", contract.currency, "", "", 0, "", 0, 0, "",
+        )  # fmt: skip
 
     def global_cancel(self) -> bytes:
         return self.frame(58, 1)
@@ -250,6 +267,8 @@ class EmergencyCodec:
             return Position(f[2], _contract(f, 3), _number(f[14]))
         if kind == "4":
             return BrokerError(_integer(f[2]), _integer(f[3]), f[4])
+        if kind == "1":
+            return TickPrice(_integer(f[2]), _integer(f[3]), _number(f[4]))
         if kind == "53":
             return OpenOrdersEnd()
         if kind == "62":

@@ -1,129 +1,178 @@
-"""Getting flat over the emergency connection: the pure flatten machine, fed by what the broker itself says."""
+"""Getting flat over the emergency connection: the pure flatten machine, fed by what the broker itself says.
+
+After a fencing the dead bridge's bytes may still be on their way. So: global cancel first, and no close before two
+reads of the account, begun well apart, have agreed that nothing works any more. And after flat, and while the bridge is
+only missed, the account is read on: what turns up late is cancelled and closed like everything before it.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from engine.broker.emergency_codec import (
-    BrokerError,
-    Contract,
-    Message,
-    OpenOrder,
-    OpenOrdersEnd,
-    OrderStatus,
-    Position,
-    PositionsEnd,
-)
+from engine.broker.emergency_book import EmergencyBook
+from engine.broker.emergency_codec import Contract, Message
 from engine.broker.emergency_link import SECOND_NS, EmergencyConnection
 from engine.domain.codes import Source
 from engine.risk import flatten as fl
 
-ENDED = ("Filled", "Cancelled", "ApiCancelled", "Inactive")
-REJECTIONS = (103, 104, 110, 200, 201, 203, 321, 10318)
+READ_TIMEOUT_NS = 2 * SECOND_NS
+SETTLE_LIMIT_NS = 5 * SECOND_NS
+"""Cancels that are not confirmed for this long must not hold up the closing of what is confirmed."""
+WATCH_NS = 2 * SECOND_NS
+"""How often the account is read while there is nothing to do."""
 
-
-@dataclass(slots=True)
-class _Order:
-    contract: int
-    signed: float
-    remaining: float
-    client_id: int
-    order_ref: str
-    status: str = ""
-    own: bool = False
-    decided: bool = False
-    unlisted: int = 0
-    """Complete reads that did not show it while it had no answer."""
-
-
-Quotes = Callable[[int], tuple[float, float]]
-"""(bid, ask) of a contract by its con_id, NaN where not known."""
+Quotes = Callable[[str], tuple[float, float]]
+"""(bid, ask) of a stock by its symbol, NaN where not known."""
 
 
 class DirectFlatten:
-    """The flatten machine over an emergency connection. Symbols are the contracts in the order they are met.
+    """The flatten machine over an emergency connection.
 
-    ``only``: con_ids in scope (account scope "managed"); None: everything in the account, with global cancel.
+    ``only``: stock symbols in scope (account scope "managed"); None: everything in the account, with global cancel.
+    ``settle``: another owner's bytes may still be on their way. ``cancel_only``: cancel and watch, close nothing yet.
+    ``canceller``: a connection under the dead bridge's client id, the only one that may cancel its orders one by one.
     """
 
     def __init__(
-        self, connection: EmergencyConnection, account: str, *, only: frozenset[int] | None, reason: str, now_ns: int,
-        wall_s: int, quotes: Quotes | None = None, regular_hours: bool = True, cancel_only: bool = False,
+        self, connection: EmergencyConnection, account: str, *, only: frozenset[str] | None, reason: str, now_ns: int,
+        wall_s: int, quotes: Quotes | None = None, regular_hours: Callable[[], bool] | None = None,
+        cancel_only: bool = False, settle: bool = False, canceller: EmergencyConnection | None = None,
     ) -> None:  # fmt: skip
         self._connection, self._account, self._only = connection, account, only
-        self._quotes, self._regular = quotes, regular_hours
+        self._quotes, self._regular, self._canceller = quotes, regular_hours, canceller
         self._config = fl.FlattenConfig()
-        self.contracts: list[Contract] = []
-        self._index: dict[int, int] = {}
-        self._qty: list[float] = []
-        self._reading: dict[int, float] = {}
-        self._orders: dict[tuple[int, int], _Order] = {}
-        self._listed: set[tuple[int, int]] = set()
-        self._events = self._snapshots = 0
-        self._begin_ns = self._asked_ns = 0
-        self._ends = 0
-        self._snapshot = (0, 0, 0, 0, 0)  # begin, end, events, open orders, positions
-        self._rejected = 0
-        self._rejecting = 0
+        self._book = EmergencyBook(account, connection.client_id, only)
         self._incarnation = connection.incarnation
         self._ref = int(Source.WATCHDOG) << 56 | (wall_s & 0xFFFFFFFF) << 24
         self._count = 0
+        self._settling = settle
+        self._settle_from_ns = 0
+        self._first = (0, -1)  # end and events of the read that a second one must agree with
+        self._cancelled_ns = 0
+        self._asked_prices: set[int] = set()
         self.cancel_only = cancel_only
-        """Cancel what works and read the account, but close nothing yet."""
         self.alerts: list[str] = []
         self.closed = 0
         self.state = fl.start(now_ns, 0, source=Source.WATCHDOG, reason=reason, cause_ns=now_ns, now_ns=now_ns)
-        self._known = False
 
     @property
     def done(self) -> bool:
         return not self.state.active
 
-    def held(self) -> list[str]:
-        """What is open, in words."""
-        words = [
-            f"{c.symbol} {self._qty[i]:+g}" for i, c in enumerate(self.contracts) if abs(self._qty[i]) > fl.EPSILON
-        ]
-        words += [f"order {key[1]} of client {key[0]}" for key, o in self._orders.items() if o.status not in ENDED]
-        return words
-
-    def excuse(self, con_ids: frozenset[int]) -> None:
-        """An operator keeps these contracts; the rest is still confirmed flat."""
-        mask = sum(1 << at for at, c in enumerate(self.contracts) if c.con_id in con_ids)
-        self.state = fl.excuse(self.state, mask)
+    @property
+    def contracts(self) -> list[Contract]:
+        return self._book.contracts
 
     @property
     def known(self) -> bool:
         """The account has been read completely at least once."""
-        return self._known
+        return self._book.known
+
+    @property
+    def settled(self) -> bool:
+        """Nothing of the former owner's is on its way any more, as far as two reads can tell."""
+        return self.known and not self._settling
+
+    def held(self) -> list[str]:
+        """What is open, in words."""
+        return self._book.held()
+
+    def excuse(self, symbols: frozenset[str]) -> None:
+        """An operator keeps these; the rest is still confirmed flat."""
+        mask = sum(1 << at for at, c in enumerate(self.contracts) if c.symbol in symbols)
+        self.state = fl.excuse(self.state, mask)
 
     def step(self, messages: list[Message], now_ns: int) -> None:
         """Take in what has arrived, advance, send."""
-        connection = self._connection
-        if connection.incarnation != self._incarnation:  # a new login: nothing outstanding will be answered
-            self._incarnation, self._asked_ns, self._ends = connection.incarnation, 0, 0
-            for order in self._orders.values():
-                order.decided = True  # what was queued is gone, what was sent is told by the next read
-            if self._known:
-                self.state = fl.resume(self.state, now_ns, len(self.contracts))
+        connection, book = self._connection, self._book
+        if connection.incarnation != self._incarnation:
+            self._incarnation = connection.incarnation
+            book.new_login()
+            self._asked_prices.clear()
+            if book.known:
+                self.state = fl.resume(self.state, now_ns, len(book.contracts))
         for message in messages:
-            self._take(message, now_ns)
+            book.take(message, now_ns, bool(connection.unsent))
+        if book.duplicate_id:
+            book.duplicate_id = False
+            connection.next_order_id += 1_000
+        self._meet()
         if not connection.ready:
             return
-        if not self._known:
-            if not self._asked_ns or now_ns - self._asked_ns > 2 * SECOND_NS:
-                self._cancel_all()
+        if not book.known:
+            if not book.asked_ns or now_ns - book.asked_ns > READ_TIMEOUT_NS:
+                self._cancel_all(now_ns)
                 self._ask(now_ns)
             return
-        if self.cancel_only:
+        if self._settling and not self._settle(now_ns):
             return
-        self.state, actions = fl.step(self.state, self._view(now_ns), now_ns, self._config)
-        self._rejected = 0
+        if self.cancel_only or self.done:
+            self._watch_on(now_ns)
+            return
+        self.state, actions = fl.step(self.state, self._view(), now_ns, self._config)
+        book.rejected = 0
+        self._carry_out(actions, now_ns)
+
+    def _meet(self) -> None:
+        """The machine's state grows by the contracts that have been met."""
+        for at in range(len(self.state.retry_ns), len(self._book.contracts)):
+            s = self.state
+            scope = s.scope | (1 << at if self._book.in_scope(at) else 0)
+            self.state = replace(s, scope=scope, retry_ns=(*s.retry_ns, 0), rejects=(*s.rejects, 0))
+
+    def _settle(self, now_ns: int) -> bool:
+        """True once two reads, the second begun well after the first had ended, agree that nothing works."""
+        snapshot, apart_ns = self._book.snapshot, self._config.apart_ns
+        self._settle_from_ns = self._settle_from_ns or now_ns
+        quiet = snapshot.events == self._book.events and not snapshot.open_orders
+        first_end, first_events = self._first
+        if quiet and first_events == snapshot.events and snapshot.begin_ns - first_end >= apart_ns:
+            self._settling = False
+            return True
+        if now_ns - self._settle_from_ns > SETTLE_LIMIT_NS:
+            what = ", ".join(self.held()) or "the account does not stand still"
+            self.alerts.append(f"cancels are not confirmed: {what}")
+            self._settling = False
+            return True
+        if self._book.asked_ns:
+            if now_ns - self._book.asked_ns > READ_TIMEOUT_NS:
+                self._ask(now_ns)
+            return False
+        if quiet and first_events != snapshot.events:
+            self._first = (snapshot.end_ns, snapshot.events)
+        if snapshot.open_orders and now_ns - self._cancelled_ns >= SECOND_NS:
+            self._cancel_all(now_ns)
+        if now_ns - snapshot.end_ns >= apart_ns:
+            self._ask(now_ns)
+        return False
+
+    def _watch_on(self, now_ns: int) -> None:
+        """Nothing to close: read on, cancel what turns up, and close again if flat no longer holds."""
+        book = self._book
+        if book.asked_ns:
+            if now_ns - book.asked_ns > READ_TIMEOUT_NS:
+                self._ask(now_ns)
+            return
+        snapshot, s = book.snapshot, self.state
+        if snapshot.open_orders and now_ns - self._cancelled_ns >= SECOND_NS:
+            self._cancel_all(now_ns)
+        late = snapshot.positions & s.scope & ~s.excused
+        if self.done and snapshot.end_ns > s.flat_ns and (late or snapshot.open_orders):
+            self.alerts.append(f"open again after flat was confirmed: {', '.join(self.held())}")
+            n = len(s.retry_ns)
+            self.state = replace(
+                fl.start(now_ns, n, source=s.source, reason=s.reason, cause_ns=now_ns, now_ns=now_ns, scope=s.scope),
+                excused=s.excused,
+            )
+        if now_ns - snapshot.end_ns >= WATCH_NS:
+            self._ask(now_ns)
+
+    def _carry_out(self, actions: tuple[fl.Action, ...], now_ns: int) -> None:
         for action in actions:
             if isinstance(action, fl.CancelAll):
-                self._cancel_all()
+                self._cancel_all(now_ns)
             elif isinstance(action, fl.Close):
                 self._close(action)
             elif isinstance(action, fl.RequestSnapshot):
@@ -133,22 +182,19 @@ class DirectFlatten:
 
     def _ask(self, now_ns: int) -> None:
         codec = self._connection.codec
-        self._begin_ns = self._asked_ns = now_ns
-        self._ends = 0
-        self._reading, self._listed = {}, set()
+        self._book.begin_read(now_ns)
         self._connection.send(codec.request_all_open_orders(), codec.request_positions())
 
-    def _cancel_all(self) -> None:
+    def _cancel_all(self, now_ns: int) -> None:
+        self._cancelled_ns = now_ns
         codec = self._connection.codec
         if self._only is None:
             self._connection.send(codec.global_cancel(), urgent=True)
             return
-        frames = [
-            codec.cancel_order(key[1])
-            for key, order in self._orders.items()
-            if key[0] == self._connection.client_id and order.status not in ENDED
-        ]
-        self._connection.send(*frames, urgent=True)
+        for (client_id, order_id), _ in self._book.working():
+            hand = self._connection if client_id == self._connection.client_id else self._canceller
+            if hand is not None and hand.ready and hand.client_id == client_id:
+                hand.send(hand.codec.cancel_order(order_id), urgent=True)
 
     def _close(self, close: fl.Close) -> None:
         connection = self._connection
@@ -158,120 +204,44 @@ class DirectFlatten:
         self.closed += 1
         ref = f"L2:{self._ref | self._count:x}"
         action = "BUY" if close.side > 0 else "SELL"
-        limit = close.limit if math.isnan(close.limit) else round(close.limit, 2)
-        contract = self.contracts[close.symbol]
+        limit = close.limit
+        if not math.isnan(limit):  # on a whole cent, away from the touch
+            cents = limit * 100.0
+            limit = (math.ceil(cents - 1e-6) if close.side > 0 else math.floor(cents + 1e-6)) / 100.0
         frame = connection.codec.place_order(
-            order_id, contract, action, close.qty, self._account, ref, limit, outside_hours=not math.isnan(limit)
-        )
+            order_id, self.contracts[close.symbol], action, close.qty, self._account, ref, limit,
+            outside_hours=not math.isnan(limit),
+        )  # fmt: skip
         connection.send(frame)
-        self._orders[connection.client_id, order_id] = _Order(
-            close.symbol, close.qty * int(close.side), close.qty, connection.client_id, ref, own=True
-        )
+        self._book.add_own(order_id, close.symbol, close.qty * int(close.side), ref)
 
-    def _contract(self, contract: Contract) -> int:
-        at = self._index.get(contract.con_id)
-        if at is None:
-            at = self._index[contract.con_id] = len(self.contracts)
-            self.contracts.append(contract)
-            self._qty.append(0.0)
-            in_scope = self._only is None or contract.con_id in self._only
-            s = self.state
-            self.state = replace(
-                s, scope=s.scope | (1 << at if in_scope else 0), retry_ns=(*s.retry_ns, 0), rejects=(*s.rejects, 0)
-            )
-        return at
+    def _price(self, at: int, regular: bool) -> tuple[float, float]:
+        """Bid and ask: asked for over this connection outside regular hours, as nobody else may be alive to tell."""
+        contract = self.contracts[at]
+        if not regular and at not in self._asked_prices and abs(self._book.qty[at]) > fl.EPSILON:
+            self._asked_prices.add(at)
+            self._connection.send(self._connection.codec.request_quotes(at, contract))
+        bid, ask = self._book.quotes.get(at, (math.nan, math.nan))
+        if math.isnan(bid) and math.isnan(ask) and self._quotes is not None:
+            return self._quotes(contract.symbol)
+        return bid, ask
 
-    def _in_scope(self, order: _Order) -> bool:
-        return self._only is None or bool(self.state.scope >> order.contract & 1 and order.order_ref.startswith("L2:"))
-
-    def _take(self, m: Message, now_ns: int) -> None:
-        if isinstance(m, Position):
-            if m.account == self._account:
-                at = self._contract(m.contract)
-                self._reading[at] = m.qty
-                if self._qty[at] != m.qty:
-                    self._qty[at] = m.qty
-                    self._events += self._known
-        elif isinstance(m, OpenOrder):
-            self._take_order(m)
-        elif isinstance(m, OrderStatus):
-            self._take_status(m)
-        elif isinstance(m, BrokerError):
-            order = self._orders.get((self._connection.client_id, m.request_id))
-            if order is not None and m.code in REJECTIONS:
-                if order.own and order.status not in ENDED:
-                    self._rejected |= 1 << order.contract
-                order.status, order.decided = "Inactive", True
-                self._events += 1
-                if m.code == 103:
-                    self._connection.next_order_id += 1_000
-        elif isinstance(m, OpenOrdersEnd | PositionsEnd) and self._asked_ns:
-            self._ends |= 1 if isinstance(m, OpenOrdersEnd) else 2
-            if self._ends == 3:
-                self._complete(now_ns)
-
-    def _take_order(self, m: OpenOrder) -> None:
-        if m.account and m.account != self._account:
-            return
-        key = (m.client_id, m.order_id)
-        self._listed.add(key)
-        if key not in self._orders:
-            signed = m.qty if m.action == "BUY" else -m.qty
-            self._orders[key] = _Order(self._contract(m.contract), signed, m.qty, m.client_id, m.order_ref)
-            self._events += 1
-        self._orders[key].decided = True
-
-    def _take_status(self, m: OrderStatus) -> None:
-        order = self._orders.get((m.client_id, m.order_id))
-        if order is None:
-            return
-        if (order.status, order.remaining) != (m.status, m.remaining):
-            self._events += 1
-        if order.own and m.status == "Inactive" and order.status not in ENDED:
-            self._rejected |= 1 << order.contract
-        order.status, order.remaining, order.decided = m.status, m.remaining, True
-
-    def _complete(self, now_ns: int) -> None:
-        """Both ends have arrived: what was not listed is gone."""
-        self._ends, self._asked_ns = 0, 0
-        self._snapshots += 1
-        for at in range(len(self._qty)):
-            if at not in self._reading and self._qty[at]:
-                self._qty[at] = 0.0
-                self._events += 1
-        for key, order in self._orders.items():
-            if key in self._listed or order.status in ENDED:
-                continue
-            if order.own and not order.decided and not self._connection.unsent:
-                order.unlisted += 1  # a fast order may be reported by its execution alone
-                order.decided = order.unlisted >= 2
-            if order.decided or not order.own:
-                order.status = "Cancelled"
-                self._events += 1
-        open_orders = sum(1 for o in self._orders.values() if o.status not in ENDED and self._in_scope(o))
-        mask = sum(1 << i for i, q in enumerate(self._qty) if abs(q) > fl.EPSILON)
-        self._snapshot = (self._begin_ns, now_ns, self._events, open_orders, mask)
-        self._known = True
-
-    def _view(self, now_ns: int) -> fl.View:
-        n = len(self.contracts)
-        closing = [0.0] * n
+    def _view(self) -> fl.View:
+        book, snapshot = self._book, self._book.snapshot
+        closing = [0.0] * len(book.contracts)
         undecided = working = 0
-        for order in self._orders.values():
-            if order.status in ENDED or not self._in_scope(order):
-                continue
+        for _, order in book.working():
             working += 1
-            if order.own and not order.decided:
-                undecided += 1
-            if order.signed * self._qty[order.contract] < 0:
+            undecided += order.own and not order.decided
+            if order.signed * book.qty[order.contract] < 0:
                 closing[order.contract] += order.remaining
-        quotes = [self._quotes(c.con_id) if self._quotes else (math.nan, math.nan) for c in self.contracts]
-        begin, end, events, open_orders, positions = self._snapshot
+        regular = self._regular is None or self._regular()
+        quotes = [self._price(at, regular) for at in range(len(book.contracts))]
         return fl.View(
-            qty=tuple(self._qty), closing=tuple(closing),
+            qty=tuple(book.qty), closing=tuple(closing),
             bid=tuple(q[0] for q in quotes), ask=tuple(q[1] for q in quotes),
-            halted=0, open_orders=working, undecided=undecided, rejected=self._rejected, order_events=self._events,
-            snapshot_id=self._snapshots, snapshot_begin_ns=begin, snapshot_end_ns=end, snapshot_events=events,
-            snapshot_open_orders=open_orders, snapshot_positions=positions,
-            regular_hours=self._regular or self._quotes is None,
+            halted=0, open_orders=working, undecided=undecided, rejected=book.rejected, order_events=book.events,
+            snapshot_id=snapshot.number, snapshot_begin_ns=snapshot.begin_ns, snapshot_end_ns=snapshot.end_ns,
+            snapshot_events=snapshot.events, snapshot_open_orders=snapshot.open_orders,
+            snapshot_positions=snapshot.positions, regular_hours=regular,
         )  # fmt: skip

@@ -21,18 +21,29 @@ from engine.broker.emergency_codec import (
 )
 
 SECOND_NS = 1_000_000_000
+WINDOW_NS = SECOND_NS + SECOND_NS // 20
+"""One second and the jitter that may lie between our write and the gateway's read."""
 CONNECT_TIMEOUT_NS = 4 * SECOND_NS
 CLIENT_ID_IN_USE = 326
+BROKER_LOST, BROKER_BACK = 1100, (1101, 1102)
+LOST_PATIENCE_NS = 3 * SECOND_NS
+"""A gateway that has lost the broker is left for the next one after this."""
 
 
 class EmergencyConnection:
-    """Connects and reconnects in the background; nothing here ever blocks. Call ``poll`` often."""
+    """Connects and reconnects in the background; nothing here ever blocks. Call ``poll`` often.
+
+    ``others``: further gateways of the same account, tried in turn when the one before does not answer, or has lost
+    the broker. It stays with one that serves.
+    """
 
     def __init__(
         self, host: str, port: int, client_id: int, *, messages_per_s: int = 5, probe_interval_s: float = 1.5,
         reconnect_min_s: float = 0.25, reconnect_max_s: float = 10.0, seed: int = 0,
+        others: tuple[tuple[str, int], ...] = (),
     ) -> None:  # fmt: skip
-        self._address = (host, port)
+        self._addresses = ((host, port), *others)
+        self._at = 0
         self.client_id = client_id
         self.messages_per_s = messages_per_s
         self._probe_ns = int(probe_interval_s * SECOND_NS)
@@ -55,6 +66,8 @@ class EmergencyConnection:
         self.accounts: tuple[str, ...] = ()
         self.incarnation = 0
         """Counts completed logins: what was known before a new one is old."""
+        self.broker_lost_ns = 0
+        """Since when this gateway says that it has lost the broker; 0 not so."""
         self.last_error = ""
 
     @property
@@ -65,6 +78,19 @@ class EmergencyConnection:
     def ready(self) -> bool:
         """Logged in: requests and orders may be sent."""
         return self._connected and self.next_order_id > 0 and bool(self.accounts)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The gateway that is used, or tried next."""
+        return self._addresses[self._at]
+
+    def serves(self, now_ns: int) -> bool:
+        """Logged in, at a gateway that has the broker and has answered lately: orders sent now would arrive."""
+        return self.ready and not self.broker_lost_ns and 0 <= self.answer_age_ns(now_ns) < 2 * self._probe_ns
+
+    def sent_within(self, now_ns: int, ns: int) -> int:
+        """Messages that have left within the last ``ns`` (at most a second and a bit is remembered)."""
+        return sum(1 for t in self._sent_at if now_ns - t <= ns)
 
     def fileno(self) -> int:
         """Descriptor to wait on, -1 while there is none."""
@@ -95,6 +121,8 @@ class EmergencyConnection:
             if not self._connected and not self._established(now_ns):
                 return []
             messages = self._receive(now_ns)
+            if len(self._addresses) > 1 and self.broker_lost_ns and now_ns - self.broker_lost_ns > LOST_PATIENCE_NS:
+                raise OSError("the gateway has lost the broker")
             if self._socket is not None:
                 self._probe(now_ns)
                 self._flush(now_ns)
@@ -114,9 +142,9 @@ class EmergencyConnection:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
         self._deadline_ns = now_ns + CONNECT_TIMEOUT_NS
-        code = sock.connect_ex(self._address)
+        code = sock.connect_ex(self.address)
         if code not in (0, errno.EINPROGRESS):
-            raise OSError(code, f"{self._address[0]}:{self._address[1]} refused ({errno.errorcode.get(code, code)})")
+            raise OSError(code, f"{self.address[0]}:{self.address[1]} refused ({errno.errorcode.get(code, code)})")
 
     def _established(self, now_ns: int) -> bool:
         assert self._socket is not None
@@ -128,12 +156,12 @@ class EmergencyConnection:
             return False
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            raise OSError(code, f"connect to {self._address[0]}:{self._address[1]}: {errno.errorcode.get(code, code)}")
+            raise OSError(code, f"connect to {self.address[0]}:{self.address[1]}: {errno.errorcode.get(code, code)}")
         self._connected = True
         self._codec = EmergencyCodec(self.client_id)
         self._out = bytearray(self._codec.hello())
         self._queue.clear()
-        self.next_order_id, self.accounts = 0, ()
+        self.next_order_id, self.accounts, self.broker_lost_ns = 0, (), 0
         return True
 
     def _receive(self, now_ns: int) -> list[Message]:
@@ -149,7 +177,7 @@ class EmergencyConnection:
             self.answered_ns = now_ns
             was_ready = self.ready
             for message in self._codec.receive(data):
-                self._own(message)
+                self._own(message, now_ns)
                 messages.append(message)
             if self.ready and not was_ready:
                 self.incarnation += 1
@@ -159,7 +187,7 @@ class EmergencyConnection:
             raise OSError("connected, but no login within 4 s")
         return messages
 
-    def _own(self, message: Message) -> None:
+    def _own(self, message: Message, now_ns: int) -> None:
         if isinstance(message, Handshake):
             self._out += self._codec.start_api()
         elif isinstance(message, NextId):
@@ -170,6 +198,10 @@ class EmergencyConnection:
             self._probe_sent_ns = 0
         elif isinstance(message, BrokerError) and message.request_id < 0:
             self.last_error = f"{message.code} {message.text}"
+            if message.code == BROKER_LOST:
+                self.broker_lost_ns = self.broker_lost_ns or now_ns
+            elif message.code in BROKER_BACK:
+                self.broker_lost_ns = 0
 
     def _probe(self, now_ns: int) -> None:
         if self.ready and now_ns >= self._probe_at_ns:
@@ -180,7 +212,7 @@ class EmergencyConnection:
     def _flush(self, now_ns: int) -> None:
         assert self._socket is not None
         if self.ready:
-            while self._sent_at and now_ns - self._sent_at[0] >= SECOND_NS:
+            while self._sent_at and now_ns - self._sent_at[0] > WINDOW_NS:
                 self._sent_at.popleft()
             while self._queue and len(self._sent_at) < self.messages_per_s:
                 self._out += self._queue.popleft()
@@ -196,6 +228,8 @@ class EmergencyConnection:
         self._queue.clear()
         self._out.clear()
         low, high = self._backoff
-        wait_s = min(high, low * 2.0 ** min(self._attempts, 10)) * self._random.uniform(0.75, 1.25)
+        self._at = (self._at + 1) % len(self._addresses)
+        rounds = self._attempts // len(self._addresses)
+        wait_s = min(high, low * 2.0 ** min(rounds, 10)) * self._random.uniform(0.75, 1.25)
         self._attempts += 1
         self._retry_ns = now_ns + int(wait_s * SECOND_NS)

@@ -58,7 +58,9 @@ class Watchdog:
         self.stops = Stops(ctx, self._files)
         self.flattening = Flattening(ctx, self.senses, self._files, lambda: self.takeover.epoch)
         self.guard = Guard(ctx, self.senses, self.stops, self.flattening)
-        self.takeover = Takeover(ctx, self.senses, self.stops, self.flattening, self.guard, host.connection())
+        self.takeover = Takeover(
+            ctx, self.senses, self.stops, self.flattening, self.guard, host.connection(), host.canceller
+        )
         self._commands = Commands(ctx, self)
         self._publisher = Publisher(ctx)
         self._dayfile = days.DayFile(ctx.state_dir / days.FILE, self._files)

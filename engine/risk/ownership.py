@@ -3,7 +3,8 @@
     normal                      BRIDGE, lease renewed while its process lives
     bridge says that it leaves  LEAVING for up to ``leaving_s``: nobody sends, the guard goes on watching
     bridge gone, account flat   NOBODY: restart only
-    bridge gone, exposure open  fence, kill, see the exit, then WATCHDOG
+    bridge gone, hung, or mute while a breach must be closed, exposure open
+                                fence, kill, see the exit, then WATCHDOG
     bridge back, reconciled     BRIDGE under a new epoch
 
 Invariants
@@ -32,7 +33,8 @@ class Step(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class BridgeFacts:
-    """``alive``: its process exists. ``hung``: alive without a heartbeat for too long, after having been READY."""
+    """``alive``: its process exists. ``hung``: alive without a heartbeat for too long, after having been READY.
+    ``unreachable``: it lives, but its connection is of no use while ours serves, and what is open must be closed."""
 
     incarnation: int = 0
     alive: bool = False
@@ -43,7 +45,8 @@ class BridgeFacts:
     """Positions, working orders or orders of unknown fate."""
     exit_seen: bool = False
     flattening: bool = False
-    """The watchdog's own connection is getting flat."""
+    """The watchdog's own connection is getting flat, or has sent too much in the last second to share the budget."""
+    unreachable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ def _normal(
         return Ownership(Owner.BRIDGE, state.epoch + 1, state.fence, bridge.incarnation, now_ns), Step.HAND_BACK
     if bridge.leaving:
         return replace(state, owner=Owner.LEAVING, epoch=state.epoch + 1, since_ns=now_ns), Step.NONE
-    if bridge.alive and not bridge.hung:
+    if bridge.alive and not bridge.hung and not (bridge.unreachable and bridge.exposed):
         return replace(state, gone_since_ns=0), Step.NONE
     if state.incarnation == 0:
         return state, Step.NONE  # there has been no bridge yet

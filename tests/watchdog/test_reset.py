@@ -184,7 +184,7 @@ def test_a_price_rule_names_the_tick_that_broke_it_as_its_cause(world: World) ->
 
 def test_a_slow_evaluation_blocks_and_kills_after_a_second(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = iter(range(0, 10**15, 30 * MS))
-    monkeypatch.setattr("engine.procs.watchdog_parts.guard.time.thread_time_ns", lambda: next(cpu))
+    monkeypatch.setattr(world.clock, "cpu_ns", lambda: next(cpu))
     world.run(0.1)
     assert world.agent.guard.blocks.reasons >> BlockReason.EVALUATOR_SLOW & 1
     assert not world.killed
@@ -195,7 +195,7 @@ def test_a_slow_evaluation_blocks_and_kills_after_a_second(world: World, monkeyp
 
 def test_one_slow_evaluation_blocks_and_clears(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([0, 30 * MS])
-    monkeypatch.setattr("engine.procs.watchdog_parts.guard.time.thread_time_ns", lambda: next(times, 0))
+    monkeypatch.setattr(world.clock, "cpu_ns", lambda: next(times, 0))
     world.run(0.1)
     assert world.agent.guard.blocks.reasons >> BlockReason.EVALUATOR_SLOW & 1
     world.run(1.5)

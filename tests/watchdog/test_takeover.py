@@ -52,9 +52,10 @@ class Trader:
 
     def account(self) -> tuple[float, int]:
         """(position in AAPL, open orders) by the broker's own word."""
-        self.seen.clear()
-        self.link.send(self.link.codec.request_all_open_orders(), self.link.codec.request_positions())
-        self.until(lambda: {OpenOrdersEnd, PositionsEnd} <= {type(m) for m in self.seen})
+        for _ in range(2):  # the first answer comes behind all news that still waited
+            self.seen.clear()
+            self.link.send(self.link.codec.request_all_open_orders(), self.link.codec.request_positions())
+            self.until(lambda: {OpenOrdersEnd, PositionsEnd} <= {type(m) for m in self.seen})
         qty = [m.qty for m in self.seen if isinstance(m, Position) and m.contract.symbol == "AAPL"]
         return (qty[-1] if qty else 0.0), sum(isinstance(m, OpenOrder) for m in self.seen)
 

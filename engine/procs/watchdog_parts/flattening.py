@@ -119,6 +119,8 @@ class Flattening:
 
     def step(self, now_ns: int, can_send: bool) -> None:
         """Read the news, advance the machine, carry out what it asks for."""
+        if self.paused_for_takeover and not self.state.active:
+            return  # the bridge's cells are a dead man's: the hand that acts in its place reads the account
         if not self.state.active:
             if now_ns >= self._next_look_ns:
                 self._next_look_ns = now_ns + LOOK_NS

@@ -25,9 +25,18 @@ class Host:
         return ProcessWatch()
 
     def connection(self) -> EmergencyConnection:
+        """The emergency connection under its own client id."""
+        g = self._ctx.config.gateway
+        return self._connect(g.emergency_client_id, g.emergency_messages_per_s)
+
+    def canceller(self) -> EmergencyConnection:
+        """A connection under the dead bridge's client id."""
+        return self._connect(self._ctx.config.gateway.client_id, 1)
+
+    def _connect(self, client_id: int, messages_per_s: int) -> EmergencyConnection:
         g = self._ctx.config.gateway
         return EmergencyConnection(
-            g.host, g.port, g.emergency_client_id, messages_per_s=g.emergency_messages_per_s,
-            probe_interval_s=g.probe_interval_s, reconnect_min_s=g.reconnect_min_s, reconnect_max_s=g.reconnect_max_s,
-            seed=self._ctx.ids.next(Source.WATCHDOG) & 0xFFFF,
+            g.host, g.port, client_id, messages_per_s=messages_per_s, probe_interval_s=g.probe_interval_s,
+            reconnect_min_s=g.reconnect_min_s, reconnect_max_s=g.reconnect_max_s,
+            seed=self._ctx.ids.next(Source.WATCHDOG) & 0xFFFF, others=g.others,
         )  # fmt: skip

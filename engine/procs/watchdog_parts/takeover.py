@@ -1,23 +1,32 @@
-"""Who may send: the lease, the fencing of a dead bridge, and the hand that acts in its place."""
+"""Who may send: the lease, the fencing of a bridge that is of no use, and the hand that acts in its place."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 from engine import topology
 from engine.broker.emergency import DirectFlatten, EmergencyConnection
 from engine.broker.emergency_codec import Message
-from engine.domain.codes import Badge, EventKind, Owner, ServiceState, Severity, Source
+from engine.broker.emergency_link import WINDOW_NS
+from engine.domain.codes import Badge, EventKind, LinkState, Owner, ServiceState, Severity, Source
 from engine.procs.watchdog_parts.cells import Senses
 from engine.procs.watchdog_parts.flattening import Flattening
 from engine.procs.watchdog_parts.guard import Guard
 from engine.procs.watchdog_parts.stops import Stops
+from engine.risk.guardrails.lat import is_mute
 from engine.risk.ownership import BridgeFacts, Ownership, Step, step
 from engine.runtime.context import Context
 
 POLL_NS = 10_000_000
 """How often the idle emergency connection is looked after; at every cycle while it has to act."""
+NEWCOMER_MESSAGES_PER_S = 20
+"""A bridge that is back reads and subscribes with at most 25 messages a second until it owns the right to send."""
+SERVES_NS = 5_000_000_000
+"""So long must ours have served, and the bridge's link been down, before the bridge is fenced for that alone."""
+EXIT_NS = 2_000_000_000
+"""A killed process that is still there after this needs a person."""
 
 
 class Takeover:
@@ -25,18 +34,24 @@ class Takeover:
 
     def __init__(
         self, ctx: Context, senses: Senses, stops: Stops, flattening: Flattening, guard: Guard,
-        connection: EmergencyConnection,
+        connection: EmergencyConnection, canceller: Callable[[], EmergencyConnection],
     ) -> None:  # fmt: skip
+        """``canceller`` opens a connection under the bridge's own client id, which alone may cancel its orders."""
         self._ctx, self._senses, self._stops, self._flattening, self._guard = ctx, senses, stops, flattening, guard
-        self.connection = connection
+        self._gateway = ctx.config.gateway
+        self.connection, self._connect = connection, canceller
+        self._canceller: EmergencyConnection | None = None
         self._cell = ctx.cell_writer("lease")
         self.ownership = Ownership()
         self._renewed_ns = 0
         self._next_poll_ns = 0
         self._hand: DirectFlatten | None = None
-        self._con_ids = {i.con_id: i.index for i in senses.tradable if i.con_id}
+        self._symbols = {i.symbol: i.index for i in senses.tradable}
         self._messages: list[Message] = []
-        self._login_said = False
+        self._fenced_ns = 0
+        self._exit_alerted = False
+        self._serves_since_ns = 0
+        self._down_since_ns = 0
 
     def load(self, epoch: int, now_ns: int) -> None:
         """Continue after the epochs of a predecessor: from the file and from the cell, whichever is later."""
@@ -67,6 +82,8 @@ class Takeover:
         self._next_poll_ns = now_ns + POLL_NS
         self._messages = self.connection.poll(now_ns)
         if self._hand is not None:
+            if self._canceller is not None:
+                self._messages += self._canceller.poll(now_ns)
             self._act(now_ns)
         return len(self._messages)
 
@@ -81,25 +98,62 @@ class Takeover:
             incarnation=incarnation, alive=exists, hung=hung, leaving=bool(broker["leaving"]) and exists,
             reconciled=own_word and bool(broker["reconciled"]) and senses.facts.link.up,
             exposed=bool(senses.held()) or senses.working() > 0,
-            exit_seen=not exists, flattening=self._hand is not None and not self._hand.cancel_only,
+            exit_seen=not exists, flattening=self._busy(now_ns), unreachable=exists and self._unreachable(now_ns),
         )  # fmt: skip
         if bool(broker["leaving"]) and not exists and self.ownership.owner == Owner.BRIDGE:
             facts = replace(facts, leaving=True)  # it left in order and its process is gone already
         before = self.ownership
         self.ownership, what = step(before, facts, self._ctx.config.guardrails, now_ns)
         if what in (Step.FENCE, Step.LEFT_TOO_LONG):
-            self._fence(what, hung, now_ns)
+            why = "hangs" if hung else "has left and is not back" if what == Step.LEFT_TOO_LONG else "is gone"
+            self._fence("has no working connection" if facts.unreachable else why, now_ns)
         elif what == Step.TAKE_OVER:
             self._take_over(now_ns)
         elif what == Step.HAND_BACK:
             self._hand_back(now_ns)
+        if self.ownership.fencing:
+            self._await_exit(now_ns)
         changed = self.ownership.epoch != before.epoch or self.ownership.fencing != before.fencing
         if changed or now_ns - self._renewed_ns >= self._ctx.config.guardrails.lease_renew_ms * 1e6:
             self._publish(now_ns)
         if changed and self.ownership.owner != before.owner:
             text = f"right to send: {before.owner.name} -> {self.ownership.owner.name}, epoch {self.ownership.epoch}"
             self._event(text, Severity.ROUTINE, now_ns)
+        self._budget(exists, now_ns)
         self._grace(now_ns)
+
+    def _busy(self, now_ns: int) -> bool:
+        """Not the moment to hand back: we are closing, or have just used more than our share of the messages."""
+        if self._hand is None:
+            return False
+        closing = not self._hand.cancel_only and not self._hand.done
+        return closing or self.connection.sent_within(now_ns, WINDOW_NS) > self._gateway.emergency_messages_per_s
+
+    def _unreachable(self, now_ns: int) -> bool:
+        """Something must be closed, the bridge can't, and we can. Only under KILL: a flap alone fences nobody."""
+        link, latch = self._senses.facts.link, self._stops.latch
+        down = link.link in (LinkState.DOWN, LinkState.CONNECTING, LinkState.BROKER_LOST) or link.both_mute
+        self._down_since_ns = (self._down_since_ns or now_ns) if down else 0
+        serves = self.connection.serves(now_ns)
+        self._serves_since_ns = (self._serves_since_ns or now_ns) if serves else 0
+        if not latch.kill or not serves:
+            return False
+        if is_mute(link, self._ctx.config.guardrails):
+            return self._flattening.active
+        since = max(self._down_since_ns, self._serves_since_ns)
+        if not down or now_ns - since < SERVES_NS:
+            return False
+        if latch.awaits_link and self._in_time(now_ns):
+            self._stops.amend(now_ns, awaits_link=False)
+            text = "the broker is lost to the bridge, but answers on the emergency connection"
+            self._flattening.start(text, Source.WATCHDOG, now_ns, cause_ns=now_ns)
+        return self._flattening.active
+
+    def _in_time(self, now_ns: int) -> bool:
+        """The conditions under which an outage is followed by a flatten, as on a reconnect of the bridge."""
+        down_since_ns = self._senses.facts.link.down_since_ns or self._down_since_ns
+        outage_s = (now_ns - down_since_ns) / 1e9
+        return self._senses.session_open() and outage_s < self._ctx.config.guardrails.reconnect_flatten_outage_s
 
     def _publish(self, now_ns: int) -> None:
         o, c = self.ownership, self._cell.value[0]
@@ -109,34 +163,67 @@ class Takeover:
         self._cell.publish()
         self._renewed_ns = now_ns
 
-    def _fence(self, what: Step, hung: bool, now_ns: int) -> None:
-        why = "hangs" if hung else "has left and is not back" if what == Step.LEFT_TOO_LONG else "is gone"
+    def _fence(self, why: str, now_ns: int) -> None:
         held = self._senses.in_words(self._senses.held()) or f"{self._senses.working()} working orders"
         self._publish(now_ns)  # the fence word first: whatever still runs reads it before it sends
-        if hung:
-            self._senses.bridge.kill()
+        self._senses.bridge.kill()
+        self._fenced_ns, self._exit_alerted = now_ns, False
         text = f"broker-bridge {why} with exposure ({held}): fenced, the watchdog takes over"
         self._ctx.events.emit(EventKind.ALERT, severity=Severity.P1, source=Source.WATCHDOG, text=text, now_ns=now_ns)
+
+    def _await_exit(self, now_ns: int) -> None:
+        """Nobody sends until the fenced process is seen to be gone: it might still write to its socket."""
+        if self._exit_alerted or now_ns - self._fenced_ns < EXIT_NS:
+            return
+        self._exit_alerted = True
+        pid = self._senses.bridge.pid
+        self._senses.bridge.kill()
+        text = f"the fenced broker-bridge (pid {pid}) has not exited: end it by hand (kill -9 {pid}), nobody can send"
+        self._ctx.events.emit(EventKind.ALERT, severity=Severity.P1, source=Source.WATCHDOG, text=text, now_ns=now_ns)
+
+    def _budget(self, bridge_exists: bool, now_ns: int) -> None:
+        """Both connections together stay under 50 messages in any second, also around a change of owner."""
+        g = self._gateway
+        share = g.emergency_messages_per_s
+        if self._hand is None or now_ns - self._fenced_ns <= WINDOW_NS:
+            allowed = share  # what the bridge has sent in its last second still counts
+        elif bridge_exists:
+            allowed = max(share, NEWCOMER_MESSAGES_PER_S)
+        else:
+            allowed = g.messages_per_s
+        if self._canceller is not None:
+            self._canceller.messages_per_s = max(1, allowed // 2)
+            allowed -= self._canceller.messages_per_s
+        self.connection.messages_per_s = max(1, allowed)
 
     def _take_over(self, now_ns: int) -> None:
         """Working orders are cancelled at once; positions are closed on a breach or when the grace is over."""
         config = self._ctx.config
-        self.connection.messages_per_s = config.gateway.messages_per_s
         dedicated = config.account_scope == "dedicated"
         self._flattening.paused_for_takeover = True
+        if not dedicated:  # without global cancel only the dead bridge's own client id can cancel its orders
+            self._canceller = self._connect()
         self._hand = DirectFlatten(
-            self.connection, config.gateway.account, only=None if dedicated else frozenset(self._con_ids),
-            reason="broker-bridge is gone", now_ns=now_ns, wall_s=self._ctx.clock.wall_ns(now_ns) // 1_000_000_000,
-            quotes=self._quotes, regular_hours=self._senses.regular_hours, cancel_only=not self._must_close(),
+            self.connection, config.gateway.account, only=None if dedicated else frozenset(self._symbols),
+            reason=self._stops.latch.kill_text or "broker-bridge is gone", now_ns=now_ns,
+            wall_s=self._ctx.clock.wall_ns(now_ns) // 1_000_000_000, quotes=self._quotes,
+            regular_hours=lambda: self._senses.regular_hours, cancel_only=not self._must_close(), settle=True,
+            canceller=self._canceller,
         )  # fmt: skip
+        self._budget(False, now_ns)
         if not self.connection.ready:
             self._event(f"emergency connection is not up: {self.connection.last_error}", Severity.P1, now_ns)
+        self._next_poll_ns = 0
+        self.poll(now_ns)
 
     def _must_close(self) -> bool:
         return self._stops.latch.kill or self._flattening.active
 
     def _grace(self, now_ns: int) -> None:
         o, g = self.ownership, self._ctx.config.guardrails
+        if self._canceller is not None and self._hand is not None and self._hand.settled:
+            self._canceller.close()  # its client id is the one that the next bridge needs
+            self._canceller = None
         if self._hand is None or not self._hand.cancel_only or o.owner != Owner.WATCHDOG:
             return
         if not self._hand.known or self._hand.held():
@@ -159,15 +246,19 @@ class Takeover:
         if self._hand.done and not was_done:
             self._flattening.finish(now_ns)
             self._event("flat over the emergency connection, confirmed by the broker", Severity.P1, now_ns)
-            self._hand.cancel_only = True  # keeps watching without a reason to send
+        elif was_done and not self._hand.done:
+            self._flattening.flat_since_ns = 0
 
     def _hand_back(self, now_ns: int) -> None:
         self._hand = None
-        self.connection.messages_per_s = self._ctx.config.gateway.emergency_messages_per_s
+        if self._canceller is not None:
+            self._canceller.close()
+            self._canceller = None
+        self._budget(True, now_ns)
         self._flattening.resume_after_takeover(now_ns)
 
-    def _quotes(self, con_id: int) -> tuple[float, float]:
-        symbol = self._con_ids.get(con_id)
+    def _quotes(self, name: str) -> tuple[float, float]:
+        symbol = self._symbols.get(name)
         if symbol is None:
             return math.nan, math.nan
         book = self._senses.books.value[symbol]
@@ -181,8 +272,9 @@ class Takeover:
     def excuse(self, mask: int) -> None:
         """An operator keeps these symbols: also over the emergency connection."""
         if self._hand is not None:
-            tradable = self._senses.tradable
-            self._hand.excuse(frozenset(i.con_id for n, i in enumerate(tradable) if mask >> n & 1))
+            self._hand.excuse(frozenset(i.symbol for i in self._senses.tradable if mask >> i.index & 1))
 
     def close(self) -> None:
         self.connection.close()
+        if self._canceller is not None:
+            self._canceller.close()
