@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from engine.broker.emergency_codec import (
     BrokerError,
     Contract,
+    Execution,
     Message,
     OpenOrder,
     OpenOrdersEnd,
@@ -17,11 +18,16 @@ from engine.broker.emergency_codec import (
     PositionsEnd,
     TickPrice,
 )
+from engine.domain.codes import OrderState
 from engine.risk.flatten import EPSILON
 
 ENDED = ("Filled", "Cancelled", "ApiCancelled", "Inactive")
 REJECTIONS = (103, 104, 110, 200, 201, 203, 321, 10318)
 BID, ASK = 1, 2
+_STATES = {
+    "Submitted": OrderState.WORKING, "PreSubmitted": OrderState.WORKING, "Filled": OrderState.FILLED,
+    "Cancelled": OrderState.CANCELLED, "ApiCancelled": OrderState.CANCELLED, "Inactive": OrderState.REJECTED,
+}  # fmt: skip
 DUPLICATE_ID = 103
 
 
@@ -37,10 +43,26 @@ class Order:
     decided: bool = False
     unlisted: int = 0
     """Complete reads that did not show it while it had no answer."""
+    filled: float = 0.0
+    avg_price: float = math.nan
 
     @property
     def working(self) -> bool:
         return self.status not in ENDED
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """News of one of our own orders, for the journal. ``signed``: its whole quantity, + buys."""
+
+    ref: str
+    order_id: int
+    name: str
+    state: OrderState
+    signed: float
+    filled: float
+    avg_price: float
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +96,7 @@ class EmergencyBook:
         """Mask of symbols whose close was rejected since it was last cleared."""
         self.duplicate_id = False
         """An order id was in use: higher ones are needed."""
+        self.told: list[Told] = []
         self.snapshot = Snapshot()
         self.asked_ns = 0
         """When the outstanding read was asked for; 0 none."""
@@ -112,7 +135,13 @@ class EmergencyBook:
         return ((key, o) for key, o in self.orders.items() if o.working and self.ours(o))
 
     def add_own(self, order_id: int, contract: int, signed: float, ref: str) -> None:
-        self.orders[self._client_id, order_id] = Order(contract, signed, abs(signed), self._client_id, ref, own=True)
+        order = Order(contract, signed, abs(signed), self._client_id, ref, own=True)
+        self.orders[self._client_id, order_id] = order
+        self._tell(order_id, order, OrderState.SENT, "sent over the emergency connection")
+
+    def _tell(self, order_id: int, o: Order, state: OrderState, text: str = "") -> None:
+        name = self.contracts[o.contract].symbol
+        self.told.append(Told(o.order_ref, order_id, name, state, o.signed, o.filled, o.avg_price, text))
 
     def held(self) -> list[str]:
         """What is open in scope, in words."""
@@ -138,6 +167,8 @@ class EmergencyBook:
             self._take_status(m)
         elif isinstance(m, BrokerError):
             self._take_error(m)
+        elif isinstance(m, Execution):
+            self._take_execution(m)
         elif isinstance(m, TickPrice):
             quote = self.quotes.setdefault(m.request_id, [math.nan, math.nan])
             if m.tick_type in (BID, ASK):
@@ -174,7 +205,19 @@ class EmergencyBook:
             self.events += 1
         if order.own and m.status == "Inactive" and order.working:
             self.rejected |= 1 << order.contract
+        changed = order.status != m.status
         order.status, order.remaining, order.decided = m.status, m.remaining, True
+        if order.own and changed and m.status in _STATES:
+            order.filled = max(order.filled, m.filled)
+            self._tell(m.order_id, order, _STATES[m.status])
+
+    def _take_execution(self, m: Execution) -> None:
+        order = self.orders.get((m.client_id, m.order_id))
+        if order is None or not order.own or m.cum_qty <= order.filled:
+            return
+        order.filled, order.avg_price, order.decided = m.cum_qty, m.avg_price, True
+        whole = order.filled >= abs(order.signed) - EPSILON
+        self._tell(m.order_id, order, OrderState.FILLED if whole else OrderState.PARTIAL, f"execution {m.exec_id}")
 
     def _take_error(self, m: BrokerError) -> None:
         order = self.orders.get((self._client_id, m.request_id))
@@ -184,6 +227,7 @@ class EmergencyBook:
             self.rejected |= 1 << order.contract
         order.status, order.decided = "Inactive", True
         self.events += 1
+        self._tell(m.request_id, order, OrderState.REJECTED, f"{m.code} {m.text}")
         self.duplicate_id |= m.code == DUPLICATE_ID
 
     def _complete(self, now_ns: int, unsent: bool) -> None:
@@ -202,6 +246,8 @@ class EmergencyBook:
             if order.decided or not order.own:
                 order.status = "Cancelled"
                 self.events += 1
+                if order.own and order.filled < abs(order.signed) - EPSILON:
+                    self._tell(key[1], order, OrderState.UNKNOWN, "gone from the broker's list; executions will tell")
         open_orders = sum(1 for _ in self.working())
         mask = sum(1 << i for i, q in enumerate(self.qty) if abs(q) > EPSILON)
         self.snapshot = Snapshot(self.snapshot.number + 1, self._begin_ns, now_ns, self.events, open_orders, mask)

@@ -76,6 +76,19 @@ class OrderStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Execution:
+    """``cum_qty`` and ``avg_price`` are of the whole order."""
+
+    order_id: int
+    exec_id: str
+    qty: float
+    price: float
+    client_id: int
+    cum_qty: float
+    avg_price: float
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
     account: str
     contract: Contract
@@ -117,6 +130,7 @@ Message = (
     | OpenOrder
     | OpenOrdersEnd
     | OrderStatus
+    | Execution
     | Position
     | PositionsEnd
     | CurrentTime
@@ -267,6 +281,10 @@ class EmergencyCodec:
             return Position(f[2], _contract(f, 3), _number(f[14]))
         if kind == "4":
             return BrokerError(_integer(f[2]), _integer(f[3]), f[4])
+        if kind == "11":
+            return Execution(
+                _integer(f[2]), f[14], _number(f[19]), _number(f[20]), _integer(f[22]), _number(f[24]), _number(f[25])
+            )
         if kind == "1":
             return TickPrice(_integer(f[2]), _integer(f[3]), _number(f[4]))
         if kind == "53":

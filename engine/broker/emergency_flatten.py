@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from engine.broker.emergency_book import EmergencyBook
+from engine.broker.emergency_book import EmergencyBook, Told
 from engine.broker.emergency_codec import Contract, Message
 from engine.broker.emergency_link import SECOND_NS, EmergencyConnection
 from engine.domain.codes import Source
@@ -64,6 +64,11 @@ class DirectFlatten:
     @property
     def contracts(self) -> list[Contract]:
         return self._book.contracts
+
+    @property
+    def told(self) -> list[Told]:
+        """News of our own orders; whoever journals them empties it."""
+        return self._book.told
 
     @property
     def known(self) -> bool:

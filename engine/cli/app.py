@@ -58,7 +58,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "init": Entry("setup", "init", "Arm a new state directory for paper or live trading"),
         "config": Entry("setup", "config", "Check or show a configuration"),
         "preopen": Entry("preopen", "preopen", "What to look at before the session opens"),
-        "incident": Entry("blotter", "incident", "Time line of an incident from the journal"),
+        "incident": Entry("incident", "incident", "What tripped, what was done, and what is left to do"),
         "doctor": Entry("doctor", "doctor", "Check this host, and say what to fix"),
         "topology": Entry("setup", "topology", "Services, rings and cells"),
     },

@@ -1,4 +1,4 @@
-"""``l2dash orders``, ``l2dash fills`` and ``l2dash incident``: read from the journal, also when nothing runs."""
+"""``l2dash orders`` and ``l2dash fills``: read from the journal, also when nothing runs."""
 
 from __future__ import annotations
 
@@ -93,22 +93,3 @@ def fills(config_file: Path | None, instance: str | None, as_json: bool, limit: 
     }
     more = {"commission_usd": "commission", "realized_pnl_usd": "realized", "source": "source", "order": "order"}
     show.table(rows, columns | more, empty="no fills")
-
-
-@click.command()
-@target_options
-@json_option
-@click.argument("incident_id", type=int, required=False)
-def incident(config_file: Path | None, instance: str | None, as_json: bool, incident_id: int | None) -> None:
-    """The time line of an incident, from 30 s before it to 10 minutes after; without an id, the list of incidents."""
-    config = target_or_starting(config_file, instance)
-    with _journal(config) as journal:
-        rows = _named(config, journal.incidents() if incident_id is None else journal.incident(incident_id))
-    if incident_id is not None and not rows:
-        raise Refused(f"the journal knows no incident {incident_id}: `l2dash incident` lists them")
-    if as_json:
-        show.as_json(rows)
-    elif incident_id is None:
-        show.table(rows, {"id": "incident", "time": "time", "symbol": "symbol", "text": "what"}, empty="no incidents")
-    else:
-        show.table(rows, {"time": "time", "table": "kind", "symbol": "symbol", "source": "source", "text": "what"})

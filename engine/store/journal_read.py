@@ -214,6 +214,10 @@ class JournalReader:
         if not anchors:
             return []
         start = min(int(a["wall_ns"]) for a in anchors)
+        return self.between(start - INCIDENT_BEFORE_NS, start + INCIDENT_AFTER_NS)
+
+    def between(self, start_wall_ns: int, end_wall_ns: int) -> list[Record]:
+        """Every row of all tables in a span of time, by time: ``table`` and its columns, codes as numbers."""
         line: list[Record] = []
         for table in TABLES:
             names = ", ".join(n for n, _ in TABLES[table] if n != "raw")
@@ -221,10 +225,24 @@ class JournalReader:
                 {"table": table, **row}
                 for row in self._rows(
                     f"SELECT id, {names} FROM {table} WHERE wall_ns BETWEEN ? AND ? ORDER BY id",
-                    (start - INCIDENT_BEFORE_NS, start + INCIDENT_AFTER_NS),
+                    (start_wall_ns, end_wall_ns),
                 )
             ]
         return sorted(line, key=lambda r: (r["wall_ns"], r["id"]))
+
+    def stops(self) -> list[Record]:
+        """Every stop and release ever, by time; codes as numbers."""
+        return self._rows(
+            "SELECT id, wall_ns, code, source, ref_id, severity, text FROM guardrails WHERE kind = ? ORDER BY id",
+            (int(EventKind.STOP),),
+        )
+
+    def wall_of(self, number: int) -> int | None:
+        """When the row of this id, or the first that carries it as its reference, was written; None if none does."""
+        anchors = self._anchor("id = ?", number) or self._anchor(
+            "ref_id = ?", number, ("guardrails", "events", "audit")
+        )
+        return min(int(a["wall_ns"]) for a in anchors) if anchors else None
 
     def _anchor(self, test: str, value: int, tables: Iterable[str] = tuple(TABLES)) -> list[Record]:
         found: list[Record] = []

@@ -311,9 +311,12 @@ class Flattening:
         return f"{state.name.lower().replace('_', ' ')}, round {self.state.rounds}{': ' + left if left else ''}"
 
     def _event(self, text: str, now_ns: int) -> None:
+        """``value``: ms from the cause to the last closing order of round one; ``limit``: ms from it to flat."""
+        s = self.state
         self._ctx.events.emit(
-            EventKind.FLATTEN, self.state.state, ref_id=self.state.flatten_id, source=self.state.source, text=text,
-            severity=Severity.ROUTINE, now_ns=now_ns,
+            EventKind.FLATTEN, s.state, ref_id=s.flatten_id, source=s.source, text=text, severity=Severity.ROUTINE,
+            value=(s.sent_ns - s.cause_ns) / 1e6 if s.sent_ns else math.nan,
+            limit=(s.flat_ns - s.cause_ns) / 1e6 if s.flat_ns else math.nan, now_ns=now_ns,
         )  # fmt: skip
 
     def _publish(self) -> None:

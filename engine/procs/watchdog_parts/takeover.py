@@ -11,6 +11,7 @@ from engine.broker.emergency import DirectFlatten, EmergencyConnection
 from engine.broker.emergency_codec import Message
 from engine.broker.emergency_link import WINDOW_NS
 from engine.domain.codes import Badge, EventKind, LinkState, Owner, ServiceState, Severity, Source
+from engine.domain.instruments import ALL_SYMBOLS
 from engine.procs.watchdog_parts.cells import Senses
 from engine.procs.watchdog_parts.flattening import Flattening
 from engine.procs.watchdog_parts.guard import Guard
@@ -243,6 +244,14 @@ class Takeover:
                 EventKind.ALERT, severity=Severity.P1, source=Source.WATCHDOG, text=f"FLATTEN {alert}", now_ns=now_ns
             )
         self._hand.alerts.clear()
+        for told in self._hand.told:
+            self._ctx.events.emit(
+                EventKind.ORDER_STATE, int(told.state), symbol=self._symbols.get(told.name, ALL_SYMBOLS),
+                source=Source.WATCHDOG, ref_id=int(told.ref[3:], 16), ref2=told.order_id, value=told.filled,
+                qty=told.signed, price=told.avg_price, now_ns=now_ns,
+                text=told.text if told.name in self._symbols else f"{told.name} {told.text}",
+            )  # fmt: skip
+        self._hand.told.clear()
         if self._hand.done and not was_done:
             self._flattening.finish(now_ns)
             self._event("flat over the emergency connection, confirmed by the broker", Severity.P1, now_ns)

@@ -1,0 +1,319 @@
+"""The report of one incident from the journal: what tripped and with which numbers, every order and execution of the
+flatten, the times between the steps, and what is left to do.
+
+An incident begins with a stop that a guardrail, an operator or a dead-man has set (KILL, a stopped symbol), or with a
+flatten without one, and ends with its release. Pure over journal rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.domain.codes import (
+    Badge,
+    BadgeState,
+    CommandKind,
+    EventKind,
+    ExecFlag,
+    ExecKind,
+    FlattenState,
+    OrderState,
+    OrderType,
+    Refusal,
+    Severity,
+    Side,
+    Source,
+)  # fmt: skip
+from engine.risk.guardrails.result import UNITS
+from engine.risk.latch import StopEvent
+from engine.store.fold import fold_orders
+from engine.store.journal_read import JournalReader, Record, word
+
+CAUSE_BEFORE_NS = 120 * 1_000_000_000
+"""A badge that tripped this long before the stop can still be its cause (rules that wait by design)."""
+COOLING_TEXT = "cool for 5 minutes (guardrails.cooling_s) from confirmed flat, watching the badges"
+_BEGINS = (StopEvent.KILL, StopEvent.SYMBOL_KILL)
+_OPEN = (OrderState.PENDING, OrderState.SENT, OrderState.UNKNOWN, OrderState.WORKING, OrderState.PARTIAL,
+         OrderState.PENDING_CANCEL)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """``after_ms``: since the cause; ``took_ms``: since the step before."""
+
+    wall_ns: int
+    what: str
+    who: str
+    text: str
+    after_ms: float = 0.0
+    took_ms: float = 0.0
+
+
+@dataclass(slots=True)
+class Incident:
+    """``id``: journal row that began it; ``incident_id``: the stop's own number. ``ended_wall_ns`` 0: still open."""
+
+    id: int
+    incident_id: int
+    title: str
+    began_wall_ns: int
+    ended_wall_ns: int = 0
+    flat_wall_ns: int = 0
+    causes: list[Record] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    orders: list[Record] = field(default_factory=list)
+    executions: list[Record] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    figures_ms: dict[str, float] = field(default_factory=dict)
+
+
+def incidents(journal: JournalReader, limit: int = 50) -> list[Record]:
+    """Incidents, newest last: id, wall_ns, text, state (OPEN, FLAT or RELEASED)."""
+    stops = journal.stops()
+    found: list[Record] = []
+    for n, row in enumerate(stops):
+        if row["code"] not in _BEGINS or _repeats(stops[:n], row):
+            continue
+        release = _release(stops[n:], row)
+        text = row["text"] or "KILL"
+        state = "RELEASED" if release else "OPEN"
+        found.append({"id": row["id"], "wall_ns": row["wall_ns"], "text": text, "state": state,
+                      "incident_id": str(row["ref_id"])})  # fmt: skip
+    return found[-limit:]
+
+
+def report(journal: JournalReader, number: int) -> Incident | None:
+    """The incident that a row id, an incident id or a flatten id belongs to; None if nothing does."""
+    stops = journal.stops()
+    begins = [s for n, s in enumerate(stops) if s["code"] in _BEGINS and not _repeats(stops[:n], s)]
+    chosen = next((s for s in begins if number in (s["id"], s["ref_id"])), None)
+    if chosen is None:
+        wall_ns = journal.wall_of(number)
+        if wall_ns is None:
+            return None
+        before = [s for s in begins if s["wall_ns"] - CAUSE_BEFORE_NS <= wall_ns]
+        chosen = before[-1] if before else None
+    if chosen is None:
+        return None
+    release = _release([s for s in stops if s["id"] >= chosen["id"]], chosen)
+    later = next((s for s in begins if s["id"] > chosen["id"]), None)
+    end = release["wall_ns"] if release else later["wall_ns"] - 1 if later else 1 << 62
+    return _build(chosen, release, journal.between(chosen["wall_ns"] - CAUSE_BEFORE_NS, end), superseded=bool(later))
+
+
+def _repeats(before: Sequence[Record], row: Record) -> bool:
+    """A further reason of a KILL that holds already, or its return after a restart."""
+    for stop in reversed(before):
+        if stop["code"] == StopEvent.KILL_RELEASED:
+            return False
+        if stop["code"] in _BEGINS and stop["ref_id"] == row["ref_id"] and row["ref_id"]:
+            return True
+    return False
+
+
+def _release(after: Sequence[Record], row: Record) -> Record | None:
+    return next((s for s in after if s["id"] > row["id"] and s["code"] == StopEvent.KILL_RELEASED), None)
+
+
+def _build(stop: Record, release: Record | None, rows: list[Record], *, superseded: bool) -> Incident:
+    found = Incident(stop["id"], int(stop["ref_id"]), stop["text"], stop["wall_ns"])
+    found.ended_wall_ns = release["wall_ns"] if release else 0
+    found.causes = _causes(stop, rows)
+    cause_ns = min([c["wall_ns"] for c in found.causes] + [stop["wall_ns"]])
+    course = [r for r in rows if r["wall_ns"] >= cause_ns]
+    found.orders = _orders(course)
+    intents = {o["intent_id"] for o in found.orders}
+    found.executions = _executions(course, intents)
+    found.steps = _steps(course, cause_ns, intents)
+    flat = [r for r in course if _is_flatten(r) and r["code"] == FlattenState.FLAT]
+    found.flat_wall_ns = flat[-1]["wall_ns"] if flat else 0
+    found.figures_ms = _figures(stop, release, found, flat[0] if flat else None, cause_ns)
+    found.left = _left(found, rows, release, superseded)
+    return found
+
+
+def _causes(stop: Record, rows: list[Record]) -> list[Record]:
+    """Badges that had tripped when the stop was set, with their numbers; the stop's own words if none had."""
+    latest: dict[int, Record] = {}
+    for r in rows:
+        if r["table"] == "guardrails" and r["kind"] == EventKind.GUARDRAIL and r["wall_ns"] <= stop["wall_ns"]:
+            latest[r["code"]] = r
+    tripped = [
+        r for r in latest.values()
+        if r["ref_id"] == BadgeState.TRIPPED and r["code"] != Badge.KILL and str(r["severity"]) in ("2", "3")
+    ]  # fmt: skip
+    named = [r for r in tripped if word(Badge, r["code"]) in str(stop["text"])] or tripped
+    return [
+        {
+            "badge": word(Badge, r["code"]), "wall_ns": r["wall_ns"], "value": r["value"], "limit": r["limit_value"],
+            "unit": UNITS[r["code"]], "symbol": r["symbol"], "reason": r["text"],
+        }
+        for r in named
+    ]  # fmt: skip
+
+
+def _closing(row: Record) -> bool:
+    return row["source"] in (Source.WATCHDOG, Source.BRIDGE)
+
+
+def _orders(rows: list[Record]) -> list[Record]:
+    """Every closing order with its newest state and the times of its first steps."""
+    about = [r for r in rows if r["table"] == "orders" and r["intent_id"]]
+    closing = {r["intent_id"] for r in about if _closing(r)}
+    mine = [r for r in about if r["intent_id"] in closing]
+    times: dict[int, dict[str, int]] = {}
+    for r in mine:
+        at = times.setdefault(r["intent_id"], {})
+        if r["row"] == "STATE":
+            at.setdefault(word(OrderState, r["state"]), r["wall_ns"])
+    return [
+        {
+            "intent_id": o["intent_id"], "order_id": o["order_id"], "symbol": o["symbol"],
+            "side": word(Side, o["side"]), "qty": o["qty"], "order_type": word(OrderType, o["order_type"]) or "MKT",
+            "limit_price": o["limit_price"], "source": word(Source, o["source"]),
+            "state": word(OrderState, o["state"]), "refusal": word(Refusal, o["refusal"]),
+            "filled": o["filled_qty"], "avg_price": o["avg_price"], "asked_wall_ns": o["wall_ns"],
+            "sent_wall_ns": times.get(o["intent_id"], {}).get("SENT", 0),
+            "filled_wall_ns": times.get(o["intent_id"], {}).get("FILLED", 0), "text": o["text"],
+        }
+        for o in fold_orders(mine)
+    ]  # fmt: skip
+
+
+def _executions(rows: list[Record], intents: set[int]) -> list[Record]:
+    newest: dict[str, Record] = {}
+    for r in rows:
+        if r["table"] != "executions" or r["kind"] not in (ExecKind.FILL, ExecKind.CORRECTION):
+            continue
+        if r["intent_id"] in intents or r["flags"] & ExecFlag.FLATTEN:
+            known = newest.get(r["exec_base"])
+            if known is None or r["revision"] >= known["revision"]:
+                newest[r["exec_base"]] = r
+    return [
+        {
+            "exec_id": r["exec_id"], "wall_ns": r["exec_wall_ns"] or r["wall_ns"], "symbol": r["symbol"],
+            "side": word(Side, r["side"]), "qty": r["qty"], "price": r["price"], "intent_id": r["intent_id"],
+            "order_id": r["order_id"],
+        }
+        for r in newest.values()
+    ]  # fmt: skip
+
+
+_STEP_KINDS = (EventKind.FLATTEN, EventKind.CONNECTIVITY, EventKind.RECONCILE)
+
+
+def _steps(rows: list[Record], cause_ns: int, intents: set[int]) -> list[Step]:
+    found: list[Step] = []
+    last_sent = max((r["wall_ns"] for r in rows if _is_sent(r, intents)), default=0)
+    seen_first = False
+    for r in rows:
+        who = str(r["ring"]).partition(".")[2] or str(r["ring"])
+        table, kind = r["table"], r.get("kind")
+        if table == "guardrails":
+            name = "badge" if kind == EventKind.GUARDRAIL else "stop"
+            found.append(Step(r["wall_ns"], name, who, r["text"]))
+        elif table == "events" and (kind in _STEP_KINDS or r["severity"] == Severity.P1):
+            found.append(Step(r["wall_ns"], "flatten" if kind == EventKind.FLATTEN else "event", who, r["text"]))
+        elif table == "audit" and r["row"] in ("ACTION", "RESULT"):
+            name = word(CommandKind, r["command"]).lower() if r["row"] == "ACTION" and r["command"] else "order"
+            verdict = "refused: " if r["result"] == 1 else ""
+            what = "operator" if r["row"] == "ACTION" else "answer"
+            found.append(Step(r["wall_ns"], what, who, f"{verdict}{r['text'] or name}"))
+        elif _is_sent(r, intents):
+            if not seen_first:
+                seen_first = True
+                found.append(Step(r["wall_ns"], "sent", who, "first closing order on the wire"))
+            if r["wall_ns"] == last_sent and len(intents) > 1:
+                found.append(Step(r["wall_ns"], "sent", who, "last closing order on the wire"))
+                last_sent = -1
+    return _timed(found, cause_ns)
+
+
+def _is_sent(r: Record, intents: set[int]) -> bool:
+    if r["table"] != "orders" or r["intent_id"] not in intents:
+        return False
+    return bool(r["row"] == "STATE" and r["state"] == OrderState.SENT)
+
+
+def _is_flatten(r: Record) -> bool:
+    return bool(r["table"] == "events" and r["kind"] == EventKind.FLATTEN)
+
+
+def _timed(steps: list[Step], cause_ns: int) -> list[Step]:
+    timed, before = [], cause_ns
+    for s in sorted(steps, key=lambda s: s.wall_ns):
+        after, took = (s.wall_ns - cause_ns) / 1e6, (s.wall_ns - before) / 1e6
+        timed.append(Step(s.wall_ns, s.what, s.who, s.text, round(after, 3), round(took, 3)))
+        before = s.wall_ns
+    return timed
+
+
+def _figures(
+    stop: Record, release: Record | None, found: Incident, flat: Record | None, cause_ns: int
+) -> dict[str, float]:
+    figures = {"cause_to_kill": (stop["wall_ns"] - cause_ns) / 1e6}
+    sent = [o["sent_wall_ns"] for o in found.orders if o["sent_wall_ns"]]
+    if sent:
+        figures["kill_to_first_close"] = (min(sent) - stop["wall_ns"]) / 1e6
+    if flat is not None:
+        if flat["value"] is not None:
+            figures["tick_to_last_close_of_round_one"] = float(flat["value"])
+        figures["kill_to_flat"] = (flat["wall_ns"] - stop["wall_ns"]) / 1e6
+    if release is not None:
+        figures["kill_to_release"] = (release["wall_ns"] - stop["wall_ns"]) / 1e6
+        if flat is not None:
+            figures["flat_to_release"] = (release["wall_ns"] - flat["wall_ns"]) / 1e6
+    return {name: round(value, 3) for name, value in figures.items()}
+
+
+def _left(found: Incident, rows: list[Record], release: Record | None, superseded: bool) -> list[str]:
+    """What a person still has to do, in order."""
+    todo: list[str] = []
+    undecided = [o for o in found.orders if o["state"] in {s.name for s in _OPEN}]
+    if not found.flat_wall_ns:
+        todo.append("NOT confirmed flat: `l2dash flatten`, then `l2dash positions`; past every process:"
+                    " `l2dash flatten --direct`; else the broker's own app")  # fmt: skip
+    if undecided:
+        names = ", ".join(f"{o['side']} {o['qty']:g} {o['symbol']} ({o['state']})" for o in undecided)
+        todo.append(f"orders without a final word of the broker: {names}: compare with the broker's blotter")
+    if release is not None:
+        todo.append("released; if algo or ml-service do not run: `ops/restart.sh algo ml-service`")
+        return todo
+    if superseded:
+        return [*todo, "a later stop holds: see its own report"]
+    badges: dict[int, Record] = {}
+    for r in rows:
+        if r["table"] == "guardrails" and r["kind"] == EventKind.GUARDRAIL and r["code"] != Badge.KILL:
+            badges[r["code"]] = r
+    red = [r for r in badges.values() if r["ref_id"] != BadgeState.OK]
+    todo.append("verify in the blotter: every closing order FILLED, nothing working (`l2dash orders`, `l2dash fills`)")
+    todo.append(COOLING_TEXT)
+    todo += [f"wait until {r['text']} is OK again" for r in red]
+    locks = any(c["badge"] == "DD" for c in found.causes)
+    todo.append("`l2dash reset --override NAME --reason WHY` (DD is locked until the next session)" if locks
+                else "`l2dash reset --reason WHY`")  # fmt: skip
+    todo.append("`ops/restart.sh algo ml-service`: a restart alone releases nothing")
+    return todo
+
+
+def as_dict(found: Incident) -> Record:
+    """For JSON: ids as text, because they are larger than what a browser's numbers hold."""
+    plain: dict[str, Any] = {
+        "id": found.id, "incident_id": str(found.incident_id), "title": found.title,
+        "began_wall_ns": str(found.began_wall_ns), "ended_wall_ns": str(found.ended_wall_ns),
+        "flat_wall_ns": str(found.flat_wall_ns), "causes": found.causes, "figures_ms": found.figures_ms,
+        "steps": [
+            {"wall_ns": str(s.wall_ns), "after_ms": s.after_ms, "took_ms": s.took_ms, "what": s.what, "who": s.who,
+             "text": s.text} for s in found.steps
+        ],
+        "orders": found.orders, "executions": found.executions, "left": found.left,
+    }  # fmt: skip
+
+    def texts(row: Record) -> Record:
+        return {k: str(v) if k.endswith("_ns") or k == "intent_id" else v for k, v in row.items()}
+
+    for name in ("causes", "orders", "executions"):
+        plain[name] = [texts(r) for r in plain[name]]
+    return plain

@@ -1,0 +1,161 @@
+"""The report of an incident, from a journal that the real recorder has written of what the real watchdog did."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from world import World
+
+from engine import topology
+from engine.cli.incident import incident
+from engine.domain.codes import CommandKind, EventKind, OrderState
+from engine.procs.recorder import Recorder
+from engine.procs.recorder import create as create_recorder
+from engine.store.incident import as_dict, incidents, report
+from engine.store.journal import journal_path
+from engine.store.journal_read import JournalReader
+
+
+class Recorded(World):
+    """A world whose recorder is the real one."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        super().__init__(tmp_path)
+        recorder = create_recorder(self.inst.context(topology.RECORDER))
+        assert isinstance(recorder, Recorder)
+        self.recorder = recorder
+        recorder.on_start(self.clock.now)
+
+    def record(self) -> JournalReader:
+        """The recorder is closed in order: everything said so far is in the journal."""
+        self.settle()
+        self.recorder.on_close(self.clock.now)
+        return JournalReader(journal_path(self.state_dir))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Recorded]:
+    w = Recorded(tmp_path)
+    w.run(0.5)
+    yield w
+    w.close()
+
+
+def test_it_says_what_tripped_with_its_numbers_what_was_closed_and_what_is_left(world: Recorded) -> None:
+    world.hold(2, 1_001.0)
+    world.hold(3, -40.0)
+    world.run(2)
+    with world.record() as journal:
+        listed = incidents(journal)
+        assert len(listed) == 1
+        assert listed[0]["state"] == "OPEN"
+        found = report(journal, listed[0]["id"])
+        assert found is not None
+        same = [report(journal, n) for n in (found.incident_id, world.agent.flattening.state.flatten_id)]
+        assert [s.id for s in same if s] == [found.id] * 2
+    assert [(c["badge"], round(c["value"]), round(c["limit"]), c["unit"]) for c in found.causes] == [
+        ("POS", 100_100, 100_000, "USD")
+    ]
+    assert {(o["side"], o["symbol"], o["qty"], o["state"]) for o in found.orders} == {
+        ("SELL", "AMZN", 1_001.0, "FILLED"), ("BUY", "GOOGL", 40.0, "FILLED"),
+    }  # fmt: skip
+    words = [s.text for s in found.steps]
+    order = [next(i for i, t in enumerate(words) if part in t) for part in
+             ("POS TRIPPED", "first closing order", "flat, confirmed by the broker")]  # fmt: skip
+    assert order == sorted(order)
+    assert all(s.took_ms >= 0.0 for s in found.steps)
+    assert found.figures_ms["kill_to_flat"] > 200.0
+    assert 0.0 <= found.figures_ms["tick_to_last_close_of_round_one"] < 100.0
+    assert any("cool for 5 minutes" in line for line in found.left)
+    assert any(line.startswith("`l2dash reset --reason WHY`") for line in found.left)
+    assert "restart alone releases nothing" in found.left[-1]
+
+
+def test_a_release_ends_it_and_the_next_kill_is_another_incident(world: Recorded) -> None:
+    world.command(CommandKind.KILL, reason="first")
+    world.command(CommandKind.RESET)
+    world.run(32, step_ms=20)
+    world.command(CommandKind.RESET)
+    world.command(CommandKind.KILL, reason="second")
+    world.run(1)
+    with world.record() as journal:
+        first, second = incidents(journal)
+        assert (first["state"], second["state"]) == ("RELEASED", "OPEN")
+        found, later = report(journal, first["id"]), report(journal, second["id"])
+    assert found is not None
+    assert later is not None
+    assert found.causes == []
+    assert any("refused: flatten is still running" in s.text or "refused: cooling" in s.text for s in found.steps)
+    assert found.left == ["released; if algo or ml-service do not run: `ops/restart.sh algo ml-service`"]
+    assert found.figures_ms["flat_to_release"] >= 30_000.0
+    assert "second" in later.title
+    assert not any("second" in s.text for s in found.steps)
+
+
+def test_what_is_not_flat_comes_first_and_open_orders_are_named(world: Recorded) -> None:
+    world.bridge_fills = False
+    world.hold(0, 10.0)
+    world.command(CommandKind.KILL)
+    world.run(0.5)
+    with world.record() as journal:
+        found = report(journal, incidents(journal)[0]["id"])
+    assert found is not None
+    assert found.left[0].startswith("NOT confirmed flat")
+    assert "SELL 10 AAPL (SENT)" in found.left[1]
+
+
+def test_a_day_lock_asks_for_a_named_override(world: Recorded) -> None:
+    world.hold(0, 900.0)
+    world.run(0.2)
+    world.mids[0] = 93.0
+    world.books.value[0]["fair_value"] = 93.0
+    world.run(2)
+    with world.record() as journal:
+        found = report(journal, incidents(journal)[0]["id"])
+    assert found is not None
+    assert found.causes[0]["badge"] == "DD"
+    assert any("--override NAME" in line for line in found.left)
+
+
+def test_orders_of_the_emergency_connection_are_in_it_too(world: Recorded) -> None:
+    """They go through no order ring: the watchdog tells their states itself."""
+    world.command(CommandKind.KILL)
+    events = world.agent._ctx.events
+    for state, filled in ((OrderState.SENT, 0.0), (OrderState.FILLED, 30.0)):
+        events.emit(EventKind.ORDER_STATE, state, symbol=0, source=4, ref_id=77, ref2=5, value=filled, qty=-30.0,
+                    price=99.5, now_ns=world.clock.now)  # fmt: skip
+    with world.record() as journal:
+        found = report(journal, incidents(journal)[0]["id"])
+    assert found is not None
+    assert [(o["symbol"], o["side"], o["qty"], o["state"], o["filled"]) for o in found.orders] == [
+        ("AAPL", "SELL", 30.0, "FILLED", 30.0)
+    ]
+
+
+def test_nothing_is_known_by_a_number_of_nothing(world: Recorded) -> None:
+    with world.record() as journal:
+        assert incidents(journal) == []
+        assert report(journal, 123_456_789) is None
+
+
+def test_the_command_prints_it_and_as_json(world: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.hold(2, 1_001.0)
+    world.run(2)
+    with world.record() as journal:
+        number = incidents(journal)[0]["id"]
+        found = report(journal, number)
+    assert found is not None
+    monkeypatch.setattr("engine.cli.incident.target_or_starting", lambda *_: world.inst.config)
+    text = CliRunner().invoke(incident, [str(number)]).output
+    for part in ("What tripped", "POS", "Course", "Closing orders", "SELL", "Executions", "Left to do"):
+        assert part in text, text
+    assert json.loads(CliRunner().invoke(incident, [str(number), "--json"]).output) == json.loads(
+        json.dumps(as_dict(found))
+    )
+    assert "OPEN" in CliRunner().invoke(incident, []).output
+    unknown = CliRunner().invoke(incident, ["99999"])
+    assert unknown.exit_code != 0
