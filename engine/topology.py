@@ -84,9 +84,10 @@ SERVICES: tuple[Service, ...] = (
     Service(BRIDGE, "the trading connection: market data in, gate, orders out", hot=True, polls=True,
             after=(RECORDER, WATCHDOG, PAPER),
             counters=("ticks", "bad_frames", "orders_sent", "orders_refused", "cancels_sent", "executions", "reconnects", "resyncs"),
-            histograms=("socket_to_decoded_ns", "intent_to_gate_ns", "gate_ns", "tick_to_order_ns", "order_to_ack_ns", "rtt_ns")),
+            histograms=("socket_to_decoded_ns", "intent_to_gate_ns", "gate_ns", "gate_to_wire_ns", "tick_to_order_ns",
+                        "order_to_ack_ns", "order_to_fill_ns", "rtt_ns")),
     Service(ML, "books, features, regime filter, fair value", hot=True, after=(BRIDGE,), sleep_ms=5.0,
-            counters=("ticks", "bars", "book_resyncs", "model_swaps"), histograms=("tick_to_signal_ns",)),
+            counters=("ticks", "bars", "book_resyncs", "model_swaps"), histograms=("tick_to_signal_ns", "decoded_to_signal_ns")),
     Service(ALGO, "signals to order intents", hot=True, after=(ML,), sleep_ms=5.0,
             counters=("signals", "intents", "cancels"), histograms=("signal_to_intent_ns",)),
     Service(COCKPIT, "pages, stream, API, health", hot=False, beat_s=5.0,
@@ -270,6 +271,8 @@ def check() -> None:
 HOSTED = (BRIDGE, ML, ALGO)
 """In ``shared`` placement these agents live in one process on one thread, and a hop costs a function call. The first one
 leads: the process is its process and ends with it; the others are started, stopped and started anew inside it."""
+FUSED = "engine.procs.hot_path"
+"""Module whose ``compose`` makes one compiled turn of all of them."""
 
 
 def placement(cores: int, setting: str) -> str:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from shm import kernels
 from shm.kernels import CELL_HEAD, SLOTS
 from shm.layouts import dtype_hash
-from shm.region import Region, RegionKind, RegionSpec
+from shm.region import Region, RegionKind, RegionSpec, Words
 
 RETRIES = 10_000
 """About 100 µs for a small cell: longer than any write takes, short enough for a hot reader to give up."""
@@ -38,6 +38,11 @@ class CellWriter:
         for i in range(self.count):  # continue from the predecessor's values
             if kernels.cell_read(region.words, self._at(i), out, RETRIES) > 0:
                 self._flat[i] = out
+
+    @property
+    def words(self) -> Words:
+        """The whole region, for kernels that publish by themselves."""
+        return self._region.words
 
     def _at(self, index: int) -> int:
         return SLOTS + index * (CELL_HEAD + self._words)
@@ -73,6 +78,11 @@ class CellReader:
                 self.version[index] = version
         result: np.void = self.value[index]
         return result
+
+    @property
+    def words(self) -> Words:
+        """The whole region, for kernels that read by themselves."""
+        return self._region.words
 
     def read_all(self) -> npt.NDArray[np.void]:
         for i in range(self.count):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from shm.atomics import load_relaxed, store_relaxed
 from shm.jit import kernel
 from shm.kernels import SLOTS
-from shm.region import Region, RegionKind, RegionSpec
+from shm.region import Region, RegionKind, RegionSpec, Words
 
 SUB_BITS = 5
 SUB = 1 << SUB_BITS
@@ -79,6 +79,19 @@ class Counters:
         self._words = region.words
         self._counter_at = {name: SLOTS + i for i, name in enumerate(counters)}
         self._histogram_at = {name: SLOTS + len(counters) + i * BUCKETS for i, name in enumerate(histograms)}
+
+    @property
+    def words(self) -> Words:
+        """The whole region, for kernels that count by themselves."""
+        return self._words
+
+    def counter_word(self, name: str) -> int:
+        """Word of a counter."""
+        return self._counter_at[name]
+
+    def histogram_word(self, name: str) -> int:
+        """Word at which a histogram begins."""
+        return self._histogram_at[name]
 
     def add(self, name: str, value: int = 1) -> None:
         counter_add(self._words, self._counter_at[name], value)

@@ -64,6 +64,11 @@ class RingWriter:
         """A scratch record for ``publish_record``; the caller fills it."""
         self._record_words = self.record.view(np.int64).reshape(-1)
 
+    @property
+    def words(self) -> Words:
+        """The whole region, for kernels that publish by themselves (one writer all the same)."""
+        return self._region.words
+
     def room(self) -> int:
         """Records that fit now; the capacity for a broadcast ring."""
         tail = int(kernels.ring_tail(self._region.words))
@@ -110,6 +115,11 @@ class RingReader:
     @property
     def position(self) -> int:
         return int(kernels.word_load(self._cursor, self._at))
+
+    @property
+    def addresses(self) -> tuple[int, int]:
+        """Addresses of the ring's tail word and of this reader's cursor, for kernels."""
+        return self._ring.ctypes.data + kernels.TAIL * 8, self._cursor.ctypes.data + self._at * 8
 
     @property
     def waiting(self) -> int:

@@ -136,6 +136,8 @@ class Bookkeeper(Reconciler):
         self._publish_execution(news, fill, kind, source, replayed, flatten)
         self._counters.add("executions")
         if applied == Applied.NEW and not replayed:
+            if order is not None and order.filled == 0.0 and order.sent_ns:
+                self._counters.record("order_to_fill_ns", max(0, news.t_socket_ns - order.sent_ns))
             self.gate.executed(symbol, news.side, now_ns)
             if not flatten:
                 self.cells.account["trades"] += 1

@@ -38,7 +38,7 @@ _MAX_FIELDS = 12
 _DECLINED = -2
 _PRICE_TYPES = (1, 2, 4, 6, 7, 9)
 _SIZE_TYPES = (0, 3, 5, 8)
-_TEN = 10.0 ** np.arange(23)
+_TEN: npt.NDArray[np.float64] = np.power(10.0, np.arange(23, dtype=np.float64))
 
 
 @kernel("float64(uint8[::1], int64, int64, float64[::1])")
@@ -342,6 +342,11 @@ class FrameDecoder:
         self.out: npt.NDArray[np.int64] = np.zeros(5, np.int64)
         self._fields: npt.NDArray[np.int64] = np.zeros(_MAX_FIELDS + 2, np.int64)
         self._next = 0
+
+    @property
+    def scratch(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Scratch space for fields and the powers of ten, for a kernel that decodes by itself."""
+        return self._fields, _TEN
 
     def open_line(self, symbol: int, line: int) -> int:
         """Allot a request id for a subscription."""

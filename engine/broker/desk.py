@@ -44,6 +44,8 @@ class Verdict:
     gated_ns: int = 0
     closing: bool = False
     text: str = ""
+    fused: bool = False
+    """Gated and sent by the fused hot path, which has measured its hops already."""
 
 
 class Desk:
@@ -151,26 +153,8 @@ class Desk:
                 verdict, Refusal.NOT_CONNECTED, text="no order ids are reserved on disk yet; is state_dir writable?"
             )
             return
-        i = verdict.intent[0]
         reducing = bool(self._out[2])
-        order = Order(
-            intent_id=int(i["intent_id"]),
-            order_id=self._ids.take(),
-            symbol=int(i["symbol"]),
-            source=int(i["source"]),
-            side=int(i["side"]),
-            qty=float(i["qty"]),
-            order_type=int(i["order_type"]),
-            limit_price=float(i["limit_price"]) if i["order_type"] == OrderType.LMT else math.nan,
-            tif=int(i["tif"]) or int(TimeInForce.DAY),
-            flags=int(i["flags"]),
-            entry=not reducing,
-            state=OrderState.PENDING,
-            sent_ns=now_ns,
-            t_socket_ns=int(i["t_socket_ns"]),
-            changed_ns=now_ns,
-            key=bytes(i["key"]),
-        )
+        order = self._order_of(verdict.intent, self._ids.take(), not reducing, OrderState.PENDING, now_ns)
         verdict.order, verdict.closing = order, reducing
         # From here on it counts as exposure, so that the next intent of this batch sees it.
         self._store(order)
@@ -183,6 +167,64 @@ class Desk:
             mid = float(self._gate.facts["mid"][order.symbol])
             rank = -order.qty * (mid if mid > 0 else 1e12)
             self._governor.submit(Priority.URGENT, lambda t: self._send(verdict, t), rank)
+
+    @staticmethod
+    def _order_of(intent: npt.NDArray[np.void], order_id: int, entry: bool, state: OrderState, now_ns: int) -> Order:
+        i = intent[0]
+        return Order(
+            intent_id=int(i["intent_id"]),
+            order_id=order_id,
+            symbol=int(i["symbol"]),
+            source=int(i["source"]),
+            side=int(i["side"]),
+            qty=float(i["qty"]),
+            order_type=int(i["order_type"]),
+            limit_price=float(i["limit_price"]) if i["order_type"] == OrderType.LMT else math.nan,
+            tif=int(i["tif"]) or int(TimeInForce.DAY),
+            flags=int(i["flags"]),
+            entry=entry,
+            state=state,
+            sent_ns=now_ns,
+            t_socket_ns=int(i["t_socket_ns"]),
+            changed_ns=now_ns,
+            key=bytes(i["key"]),
+        )
+
+    # The fused hot path (``engine.procs.hot_path``), which gates and sends by itself.
+
+    def room(self, now_ns: int) -> int:
+        """Entries that could leave right now by themselves: none while anything waits, or without an order id."""
+        waits = self._entries or self.verdicts or self._governor.waiting or not self._ids.ready()
+        return 0 if waits else self._governor.room(Priority.ORDER, now_ns)
+
+    @property
+    def next_order_id(self) -> int:
+        """The id of the next order."""
+        return self._ids.peek()
+
+    def left(self, record: npt.NDArray[np.void], reducing: bool, t_wire_ns: int, gate_ns: int, gated_ns: int) -> None:
+        """An intent (a record array of length 1, ours to keep) has passed the gate and is on the socket as the order
+        ``next_order_id``: the books take it over as if it had been sent from here."""
+        i = record[0]
+        self._remember(int(i["intent_id"]), (int(i["source"]), bytes(i["key"])))
+        order = self._order_of(record, self._ids.take(), not reducing, OrderState.SENT, t_wire_ns)
+        self._store(order)
+        self._gate.passed(order.symbol, order.source, order.signed_qty, order.limit_price, reducing, t_wire_ns)
+        self._governor.spend(Priority.URGENT if reducing else Priority.ORDER, t_wire_ns)
+        self.closes_written |= reducing
+        self.verdicts.append(
+            Verdict(record, order=order, gate_ns=gate_ns, gated_ns=gated_ns, closing=reducing, fused=True)
+        )
+
+    def recover(self, record: npt.NDArray[np.void], order_id: int, now_ns: int) -> Order | None:
+        """The process before us died while this order was on its way: it may live, and must not be sent again."""
+        if int(record[0]["intent_id"]) in self._register.by_intent:
+            return None
+        order = self._order_of(record, order_id, True, OrderState.SENT, now_ns)
+        self._ids.raise_to(order_id + 1)
+        order = life.after_restart(order, now_ns, True)
+        self._register.put(order)
+        return order
 
     def release_entries(self, now_ns: int) -> None:
         """Stops and lease once more, then encode the entries of this batch."""

@@ -36,10 +36,10 @@ class Gatekeeper:
         self._register = register
         self._accounts = accounts
         self._contracts = contracts
-        self._stops: list[CellReader] = [context.cell_reader(name) for name in topology.STOP_CELLS]
-        self._lease = context.cell_reader("lease")
+        self.stop_cells: list[CellReader] = [context.cell_reader(name) for name in topology.STOP_CELLS]
+        self.lease_cell = context.cell_reader("lease")
         self._book = context.cell_reader("book")
-        self.stops: Stops = effective([c.value[0] for c in self._stops], [False] * len(self._stops))
+        self.stops: Stops = effective([c.value[0] for c in self.stop_cells], [False] * len(self.stop_cells))
         self._versions: tuple[int, ...] = ()
         self.lease_valid = False
         self.owner_ours = True
@@ -174,7 +174,7 @@ class Gatekeeper:
 
     def authority(self, now_ns: int) -> bool:
         """Read stops and lease: the last thing before the socket. True if orders that add risk may leave."""
-        cells, a = self._stops, self.account
+        cells, a = self.stop_cells, self.account
         for cell in cells:
             cell.read()
         versions = tuple(int(c.version[0]) | int(c.torn[0]) for c in cells)
@@ -185,20 +185,25 @@ class Gatekeeper:
             mask = self.stops.symbol_block
             for symbol in range(len(self.instruments)):
                 self.facts["blocked"][symbol] = mask >> symbol & 1
-        lease = self._lease.read()
+        lease = self.lease_cell.read()
         owner, expires, epoch = int(lease["owner"]), int(lease["expires_ns"]), int(lease["epoch"])
         fenced = epoch < int(lease["fence"])
         ours = owner == Owner.BRIDGE
-        self.lease_valid = ours and now_ns < expires and not fenced and not self._lease.torn[0]
+        self.lease_valid = ours and now_ns < expires and not fenced and not self.lease_cell.torn[0]
         self.owner_ours = not fenced and owner != Owner.WATCHDOG
         a["lease"], a["owner"], a["epoch"] = self.lease_valid, self.owner_ours, epoch
         stops = self.stops
         return self.lease_valid and not (stops.kill or stops.pause or stops.block)
 
     @property
+    def staleness(self) -> tuple[float, float]:
+        """Least age in ns at which a book is stale, and the factor on its median gap."""
+        return self._stale_min_ns, self._stale_factor
+
+    @property
     def lease_expires_ns(self) -> int:
-        return int(self._lease.value[0]["expires_ns"])
+        return int(self.lease_cell.value[0]["expires_ns"])
 
     @property
     def epoch(self) -> int:
-        return int(self._lease.value[0]["epoch"])
+        return int(self.lease_cell.value[0]["epoch"])

@@ -309,6 +309,39 @@ class IbLink:
             )  # fmt: skip
             self.tick_count += 1
 
+    # The fused hot path (``engine.procs.hot_path``), which reads and writes the socket by itself.
+
+    def receive_buffer(self) -> tuple[npt.NDArray[np.uint8], d.FrameDecoder]:
+        """The buffer and the decoder that it shares."""
+        return self._bytes, self._frames
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Bytes of the buffer that are not decoded yet."""
+        return self._start, self._end
+
+    @property
+    def straight(self) -> bool:
+        """Is it open, with nothing queued on either side?"""
+        return self.phase == LinkPhase.OPEN and not (self._out or self.news or self.tick_count)
+
+    def received(self, start: int, end: int, t_socket_ns: int) -> None:
+        """The window after bytes were read and decoded elsewhere."""
+        self._start, self._end, self.last_message_ns = start, end, t_socket_ns
+
+    def left_cold(self, start: int, stop: int, t_socket_ns: int) -> None:
+        """A frame for the library, and whatever is still in the window."""
+        self._listener.t_socket_ns = t_socket_ns
+        self._cold(start, stop)
+        if self._sock is not None:
+            self._decode(t_socket_ns)
+
+    def sent(self, frame: npt.NDArray[np.uint8], count: int) -> None:
+        """A frame of which ``count`` bytes are on the socket (negative: none); the rest is queued."""
+        self.messages_sent += 1
+        if count < len(frame):
+            self._out += frame[max(0, count) :].tobytes()
+
     def take_ticks(self) -> npt.NDArray[np.void]:
         taken = self.ticks[: self.tick_count]
         self.tick_count = 0

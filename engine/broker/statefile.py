@@ -155,6 +155,10 @@ class OrderIds:
     def ready(self) -> bool:
         return self._next < self._reserved
 
+    def peek(self) -> int:
+        """What ``take`` will return."""
+        return self._next
+
     def take(self) -> int:
         """The next id. Raises ValueError when the reserved block is used up."""
         if not self.ready():

@@ -34,10 +34,12 @@ class Teller:
         i = v.intent[0]
         kind, intent_id, source = int(i["kind"]), int(i["intent_id"]), int(i["source"])
         symbol = int(i["symbol"])
-        if v.gate_ns:
+        if v.gate_ns and not v.fused:
             self._counters.record("gate_ns", v.gate_ns)
             if i["t_intent_ns"] > 0:
                 self._counters.record("intent_to_gate_ns", max(0, v.gated_ns - int(i["t_intent_ns"])))
+            if v.order is not None and kind == IntentKind.NEW:
+                self._counters.record("gate_to_wire_ns", max(0, written_ns - v.gated_ns))
         if kind:
             self._events.emit(
                 EventKind.INTENT, kind, symbol=symbol, source=source, ref_id=intent_id, ref2=int(i["target_id"]),
@@ -63,7 +65,7 @@ class Teller:
         else:
             self._counters.add("orders_sent")
             words = "sent"
-            if i["t_socket_ns"] > 0:
+            if i["t_socket_ns"] > 0 and not v.fused:
                 self._counters.record("tick_to_order_ns", max(0, written_ns - int(i["t_socket_ns"])))
         self._events.emit(
             EventKind.ORDER_STATE, int(OrderState.SENT), symbol=order.symbol, source=source, ref_id=intent_id,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from engine import topology
 from engine.domain.codes import (
@@ -20,19 +21,19 @@ from engine.domain.codes import (
     OrderState,
     OrderType,
     Severity,
+    Side,
     Source,
 )
 from engine.risk.stops import Stops, effective
 from engine.runtime.context import Context
 from engine.strategy.ledger import OrderLedger, OwnPositions
 from engine.strategy.pace import Pace
-from engine.strategy.protocol import Cancel, Place, Purpose, Situation, Strategy
+from engine.strategy.protocol import EXPIRY_NS, OWN_ORDERS, Cancel, Place, Purpose, Situation, Strategy
 from engine.strategy.regime import NS, Parameters, RegimeStrategy
+from shm.cell import CellReader
 from shm.layouts import SIGNAL_VALID, SIGNAL_WARMING
-from shm.ring import RingFull
+from shm.ring import RingFull, RingReader
 
-EXPIRY_NS = 500_000_000
-"""An intent older than this is refused by the gate: the market it was meant for is gone."""
 _ACCOUNT_NS = 100_000_000
 
 
@@ -48,23 +49,23 @@ class Algo:
                 int(s.hold_s * NS), int(s.order_ttl_s * NS), int(s.cooldown_s * NS),
             )
         )  # fmt: skip
-        self._signals = ctx.ring_reader("signals", 1024)
+        self.signals = ctx.ring_reader("signals", 1024)
         self._events = ctx.ring_reader("events.broker-bridge", 256)
         self._executions = ctx.ring_reader("executions", 256)
-        self._orders = ctx.ring_writer("orders.algo")
+        self.orders = ctx.ring_writer("orders.algo")
         self._books = ctx.cell_reader("book")
-        self._models = ctx.cell_reader("model")
+        self.models = ctx.cell_reader("model")
         self._positions = ctx.cell_reader("positions")
         self._guardrails = ctx.cell_reader("guardrails")
         self._lease = ctx.cell_reader("lease")
         self._stop_cells = [ctx.cell_reader(name) for name in topology.STOP_CELLS]
-        self._counters = ctx.counters
+        self.counters = ctx.counters
         self._stocks = [i.index for i in ctx.instruments if i.tradable and i.index != ctx.index_symbol]
         self._tick_size = {i.index: i.tick_size for i in ctx.instruments}
         self.ledger = OrderLedger()
         self.own = OwnPositions()
         self.pace = Pace()
-        self._mode = Mode[ctx.config.instance.mode.upper()]
+        self.mode = Mode[ctx.config.instance.mode.upper()]
         self._stops: Stops | None = None
         self._gross_usd = math.inf
         self._pnl_usd = 0.0
@@ -76,7 +77,7 @@ class Algo:
     # -- life ---------------------------------------------------------------------------------------------------
 
     def on_start(self, now_ns: int) -> None:
-        self._signals.skip_to_end()
+        self.signals.skip_to_end()
         self._events.skip_to_end()
         tail = self._executions.position + self._executions.waiting
         self._executions.seek(max(0, tail - self._executions.capacity + 64))
@@ -90,7 +91,7 @@ class Algo:
         return self._stops is not None
 
     def lag(self) -> int:
-        return self._signals.waiting + self._events.waiting + self._executions.waiting
+        return self.signals.waiting + self._events.waiting + self._executions.waiting
 
     def wait_fds(self) -> tuple[int, ...]:
         return ()
@@ -107,9 +108,9 @@ class Algo:
 
     def do_work(self, now_ns: int) -> int:
         done = self._drain_events(now_ns) + self._drain_executions()
-        signals = self._signals.poll()
+        signals = self.signals.poll()
         if len(signals):
-            self._counters.add("signals", len(signals))
+            self.counters.add("signals", len(signals))
             newest = {symbol: i for i, symbol in enumerate(signals["symbol"].tolist())}
             for symbol, i in newest.items():
                 self._decide(symbol, signals[i], now_ns)
@@ -180,6 +181,51 @@ class Algo:
         self._gross_usd, self._pnl_usd = gross, pnl
         self._daily_stop()
 
+    # -- the fused hot path (``engine.procs.hot_path``) ------------------------------------------------------------
+
+    @property
+    def other_rings(self) -> tuple[RingReader, RingReader]:
+        """What it reads besides signals."""
+        return self._events, self._executions
+
+    @property
+    def account(self) -> tuple[float, float]:
+        """Gross exposure and the day's profit as the strategy sees them, USD."""
+        return self._gross_usd, -math.inf if self._stopped else self._pnl_usd
+
+    def know_stops(self) -> list[CellReader]:
+        """Read the stops anew; returns the cells, whose versions say what is known."""
+        self._stops = self._read_stops()
+        return self._stop_cells
+
+    def fill_cards(self, cards: npt.NDArray[np.void], orders: npt.NDArray[np.void]) -> None:
+        """Write what ``_situation`` knows besides the market into the cards (dtype CARD) and their working orders."""
+        stops, wanted = self._stops, self.ctx.config.strategy.enabled
+        for symbol in self._stocks:
+            position = self._positions.read(symbol)
+            held = float(position["qty"])
+            buy, sell = self._working(symbol, position)
+            clear = stops is not None and stops.entries_allowed(symbol)
+            own = self.ledger.of(symbol)
+            cards[symbol] = (
+                1, self._tick_size[symbol], self.own.of(symbol, held), held, buy, sell, len(own), clear,
+                clear and wanted,
+            )  # fmt: skip
+            first = symbol * OWN_ORDERS
+            for i, o in enumerate(own[:OWN_ORDERS]):
+                orders[first + i] = (o.intent_id, o.side, o.limit_price, o.purpose, o.sent_ns, o.cancel_ns)
+
+    def placed_by_fused(self, intent: np.void, decision: np.void) -> None:
+        """The compiled strategy has written an intent: the books take it over."""
+        intent_id = self.ctx.ids.next(Source.ALGO)
+        assert intent_id == intent["intent_id"]
+        side, purpose = Side(int(intent["side"])), Purpose(int(decision["purpose"]))
+        qty, limit = float(intent["qty"]), float(intent["limit_price"])
+        self.ledger.placed(intent_id, int(intent["symbol"]), side, qty, limit, purpose, int(intent["t_intent_ns"]))
+        if purpose == Purpose.ENTRY:
+            self._gross_usd += qty * limit
+        self.counters.add("intents")
+
     def _daily_stop(self) -> None:
         session = int(self._guardrails.read()["session_date"])
         if session != self._session:
@@ -202,7 +248,7 @@ class Algo:
         return max(known_buy + new_buy, buy), max(known_sell + new_sell, sell)
 
     def _situation(self, symbol: int) -> Situation:
-        book, model, position = self._books.read(symbol), self._models.read(symbol), self._positions.read(symbol)
+        book, model, position = self._books.read(symbol), self.models.read(symbol), self._positions.read(symbol)
         held = float(position["qty"])
         buy, sell = self._working(symbol, position)
         stops = self._stops
@@ -224,7 +270,7 @@ class Algo:
             micro_price=float(book["micro_price"]),
             spread_median_bps=float(book["spread_median_bps"]),
             book_valid=valid and 0.0 < bid < ask,
-            model_valid=bool(model["valid"]) and not self._models.torn[symbol],
+            model_valid=bool(model["valid"]) and not self.models.torn[symbol],
             warming=bool(model["warming"]),
             regime=int(model["regime"]),
             states=int(model["states"]),
@@ -280,9 +326,9 @@ class Algo:
         )
         if action.purpose == Purpose.ENTRY:
             self._gross_usd += action.qty * action.limit_price
-        self._counters.add("intents")
+        self.counters.add("intents")
         if signal is not None:
-            self._counters.record("signal_to_intent_ns", self.ctx.clock.now_ns() - int(signal["t_signal_ns"]))
+            self.counters.record("signal_to_intent_ns", self.ctx.clock.now_ns() - int(signal["t_signal_ns"]))
 
     def _cancel(self, action: Cancel, symbol: int, now_ns: int) -> None:
         if not self.pace.take(now_ns):
@@ -293,10 +339,10 @@ class Algo:
         record["expires_ns"] = 0  # a cancel never comes too late
         if self._write():
             self.ledger.cancelling(int(record["intent_id"]), action.intent_id, now_ns)
-            self._counters.add("cancels")
+            self.counters.add("cancels")
 
     def _intent(self, symbol: int, now_ns: int, signal: np.void | None) -> np.void:
-        records = self._orders.record
+        records = self.orders.record
         records[0] = np.zeros((), records.dtype)
         record: np.void = records[0]
         record["t_intent_ns"] = now_ns
@@ -305,7 +351,7 @@ class Algo:
         record["source"] = Source.ALGO
         record["limit_price"] = math.nan
         record["expires_ns"] = now_ns + EXPIRY_NS
-        record["mode"] = self._mode
+        record["mode"] = self.mode
         if signal is not None:
             record["t_socket_ns"] = signal["t_socket_ns"]
             record["signal_sequence"] = signal["sequence"]
@@ -313,7 +359,7 @@ class Algo:
 
     def _write(self) -> bool:
         try:
-            self._orders.publish_record()
+            self.orders.publish_record()
         except RingFull as error:
             self.ctx.log.error(str(error))
             return False

@@ -41,6 +41,7 @@ from engine.domain.codes import (
 from engine.risk.accounting import Accounts
 from engine.runtime.context import Context
 from engine.runtime.runner import StartRefused
+from shm.ring import RingReader
 
 _PATIENCE_NS = 2_000_000_000
 """An order or cancel without any answer for this long is in question."""
@@ -61,7 +62,7 @@ class BrokerBridge:
         config = context.config
         gw = config.gateway
         self._context, self._config, self._clock = context, config, context.clock
-        self._counters = context.counters
+        self.counters = context.counters
         self._path = context.state_dir / "risk.bridge.json"
         try:
             recorded = statefile.load(self._path)
@@ -100,7 +101,7 @@ class BrokerBridge:
             context.clock.now_ns,
             self.books.changed,
         )
-        self._ticks = context.ring_writer("ticks")
+        self.ticks = context.ring_writer("ticks")
         self.feed = Feed(
             context.instruments, context.index_symbol, self.link, self.governor, self.contracts, self._publish_ticks
         )
@@ -110,7 +111,7 @@ class BrokerBridge:
         )  # fmt: skip
         self.session = Session(
             context, self.link, self.conn, self.books, self.desk, self.feed, self.contracts, self.gate, self.cells,
-            self.governor, self._ids, self._counters, self._blocks,
+            self.governor, self._ids, self.counters, self._blocks,
         )  # fmt: skip
         dedicated = config.account_scope == "dedicated"
         self.commands = Commands(context.events, self.books, self.desk, self.register, self.session, dedicated)
@@ -118,8 +119,11 @@ class BrokerBridge:
             context, self.gate, self.register, self.accounts, self.books, self.cells, self.conn, self.desk,
             self.commands, self.session,
         )  # fmt: skip
-        self._teller = Teller(context.events, self._counters, context.instruments, self.books)
+        self._teller = Teller(context.events, self.counters, context.instruments, self.books)
         self._order_rings = [context.ring_reader(name, 256) for name in topology.ORDER_RINGS]
+        self.orders_of_algo = self._order_rings[topology.ORDER_RINGS.index("orders.algo")]
+        self.flight = context.spare_words()
+        """The order that the fused hot path has on its way: sequence + 1 of its intent, its order id."""
         self._command_rings = [context.ring_reader(name, 64) for name in topology.COMMAND_RINGS]
         self._writer: statefile.StateFiles = files or statefile.Writer()
         self._writer_error = ""
@@ -139,6 +143,7 @@ class BrokerBridge:
         for order in self.register.restore(now_ns):
             self._ids.raise_to(order.order_id + 1)
             self.books.say(order, text=order.text or "known from before the restart; to be read back from the broker")
+        self._recover_flight(now_ns)
         self.desk.restored()
         self.contracts.load(self._clock.wall_ns(now_ns))
         for symbol, facts in enumerate(self.contracts.facts):
@@ -150,6 +155,36 @@ class BrokerBridge:
         self.guard.publish_blocks(now_ns)
         self.books.publish(now_ns)
         self.cells.publish_broker(now_ns)
+
+    def _recover_flight(self, now_ns: int) -> None:
+        """An order that the fused hot path had on its way when the process before us died, if there is one."""
+        words, at = self.flight
+        sequence, order_id = int(words[at]) - 1, int(words[at + 1])
+        if sequence < 0:
+            return
+        ring = self.orders_of_algo
+        position = ring.position
+        ring.seek(sequence)
+        if ring.peek_count():
+            record = ring.buffer[:1].copy()
+            order = self.desk.recover(record, order_id, now_ns) if record[0]["sequence"] == sequence else None
+            if order is not None:
+                self.books.say(order, text="it was on its way when the bridge ended; to be read back from the broker")
+        ring.seek(max(position, sequence + 1))
+        words[at] = 0
+
+    @property
+    def other_rings(self) -> list[RingReader]:
+        """What it drains besides the strategy's orders."""
+        return [*self._command_rings, *(r for r in self._order_rings if r is not self.orders_of_algo)]
+
+    def sent_by_fused(self, record: npt.NDArray[np.void], reducing: bool, times: tuple[int, int, int]) -> None:
+        """The fused hot path has sent an intent as the next order; ``times``: gate begun, gate ended, on the wire."""
+        gate_ns, gated_ns, wire_ns = times
+        self.desk.left(record, reducing, wire_ns, gated_ns - gate_ns, gated_ns)
+        words, at = self.flight
+        words[at] = 0  # it is in the store now
+        self._send(wire_ns)
 
     def ready(self) -> bool:
         if not self.guard.started and self.books.reconciled and self.contracts.qualified and self.feed.requested:
@@ -224,7 +259,7 @@ class BrokerBridge:
     # One turn.
 
     def _publish_ticks(self, ticks: npt.NDArray[np.void]) -> None:
-        self._ticks.publish(ticks)
+        self.ticks.publish(ticks)
 
     def _receive(self, now_ns: int) -> int:
         link = self.link
@@ -233,12 +268,12 @@ class BrokerBridge:
             ticks = link.take_ticks()
             decoded_ns = self._clock.now_ns()
             ticks["t_decoded_ns"] = decoded_ns
-            self._ticks.publish(ticks)
+            self.ticks.publish(ticks)
             for service in _WAKE_ON_TICKS:
                 self._context.wake(service)
             self.feed.took(ticks)
-            self._counters.add("ticks", len(ticks))
-            self._counters.record("socket_to_decoded_ns", max(0, decoded_ns - int(ticks["t_socket_ns"][-1])))
+            self.counters.add("ticks", len(ticks))
+            self.counters.record("socket_to_decoded_ns", max(0, decoded_ns - int(ticks["t_socket_ns"][-1])))
         if link.news:
             now_ns = self._clock.now_ns()
             events = int(self.cells.broker["order_events"])
@@ -307,7 +342,7 @@ class BrokerBridge:
         self.gate.sessions(wall_ns)
         if self.conn.state == LinkState.UP:
             for symbol in self.feed.watch(now_ns, wall_ns):
-                self._counters.add("resyncs")
+                self.counters.add("resyncs")
                 name = self._context.instruments[symbol].symbol
                 self._context.events.emit(
                     EventKind.ALERT, symbol=symbol, severity=Severity.ROUTINE, text=f"{name}: no data; subscribed anew"
@@ -317,7 +352,7 @@ class BrokerBridge:
             self.session.refresh_details(now_ns)
         self.books.roll_day(now_ns)
         self.register.prune(now_ns - _PRUNE_NS)
-        self._counters.set("bad_frames", self.link.bad_frames)
+        self.counters.set("bad_frames", self.link.bad_frames)
         self._save()
         if self._writer.error != self._writer_error:
             self._writer_error = self._writer.error

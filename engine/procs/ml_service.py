@@ -42,12 +42,12 @@ class MlService:
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
         config = ctx.config
-        self._ticks = ctx.ring_reader("ticks", BATCH)
+        self.ticks = ctx.ring_reader("ticks", BATCH)
         self._commands = [ctx.ring_reader(name, 64) for name in ("commands.operator", "commands.cli")]
-        self._signals = ctx.ring_writer("signals")
-        self._book_cells = ctx.cell_writer("book")
+        self.signals = ctx.ring_writer("signals")
+        self.book_cells = ctx.cell_writer("book")
         self._model_cells = ctx.cell_writer("model")
-        self._counters = ctx.counters
+        self.counters = ctx.counters
         g, m = config.guardrails, config.model
         self.market = Market(
             ctx.instruments,
@@ -58,7 +58,7 @@ class MlService:
             stale_min_s=g.stale_min_s,
             stale_factor=g.stale_factor,
             index_stale_s=g.index_stale_s,
-            books=self._book_cells.value,
+            books=self.book_cells.value,
         )
         self.filter = RegimeFilter(
             self._model_cells.value,
@@ -77,6 +77,7 @@ class MlService:
         """Version to swap to at the next bar end (0: the current one) and the command that asked."""
         self._refusal = ""
         self._bars = 0
+        self._decoded_ns = 0
         self._next_sweep = self._next_medians = self._next_retry = 0
         self._collect = os.environ.get(COLLECT) == "1"
 
@@ -99,7 +100,7 @@ class MlService:
         return bool(((books["valid"] == 1) | (books["halted"] == 1) | (books["session_open"] == 0)).all())
 
     def lag(self) -> int:
-        return self._ticks.waiting
+        return self.ticks.waiting
 
     def wait_fds(self) -> tuple[int, ...]:
         return ()
@@ -135,20 +136,20 @@ class MlService:
     def _drain(self, batches: int, *, live: bool) -> int:
         done = 0
         for _ in range(batches):
-            ticks = self._ticks.poll()
-            if self._ticks.last_gap:
-                self._lost(self._ticks.last_gap)
+            ticks = self.ticks.poll()
+            if self.ticks.last_gap:
+                self._lost(self.ticks.last_gap)
             if len(ticks) == 0:
                 break
             for bars in self.market.drain(ticks):
                 self._on_bars(bars, live=live)
             done += len(ticks)
+            self._decoded_ns = int(ticks["t_decoded_ns"][-1])
             if len(ticks) < BATCH:
                 break
         if done:
-            self._counters.add("ticks", done)
-            if self.market.faults != self._faults_seen:
-                self._report_faults()
+            self.counters.add("ticks", done)
+            self.report_faults()
         return done
 
     def _rebuild(self, now_ns: int) -> None:
@@ -157,11 +158,11 @@ class MlService:
         If the ring has been lapped since the instance began, rows in it rest on rows that are gone: every book is
         invalid until the feed resets it, and the cells say so.
         """
-        tail = self._ticks.position + self._ticks.waiting
-        if tail <= self._ticks.capacity - _LAP_MARGIN:
-            self._ticks.seek(0)
+        tail = self.ticks.position + self.ticks.waiting
+        if tail <= self.ticks.capacity - _LAP_MARGIN:
+            self.ticks.seek(0)
         else:
-            self._ticks.seek(tail - self._ticks.capacity + _LAP_MARGIN)
+            self.ticks.seek(tail - self.ticks.capacity + _LAP_MARGIN)
             self.market.invalidate(0)
         while self._drain(CATCH_UP_BATCHES, live=False):
             pass
@@ -171,7 +172,10 @@ class MlService:
         text = f"{count} ticks lost: every book is invalid until the feed resets it"
         self.ctx.events.emit(EventKind.CONNECTIVITY, severity=Severity.P2, value=float(count), text=text)
 
-    def _report_faults(self) -> None:
+    def report_faults(self) -> None:
+        """Say which books have become invalid since the last look."""
+        if self.market.faults == self._faults_seen:
+            return
         state = self.market.state
         for s in np.flatnonzero(state["faults"] != self._faults):
             fault = Fault(int(state[s]["fault"])).name.lower().replace("_", " ")
@@ -183,7 +187,7 @@ class MlService:
                 value=float(state[s]["faults"]),
                 text=text,
             )
-            self._counters.add("book_resyncs")
+            self.counters.add("book_resyncs")
         self._faults[:] = state["faults"]
         self._faults_seen = self.market.faults
 
@@ -193,7 +197,7 @@ class MlService:
             mine = bars[self._bar_rows]
             self.filter.step(mine["symbol"], mine["x"], mine["valid"], t_end)
         self._bars += 1
-        self._counters.add("bars", len(bars))
+        self.counters.add("bars", len(bars))
         if live:
             self._swap_at_bar_end()
             self._publish_models()
@@ -202,13 +206,14 @@ class MlService:
     def _publish(self, now_ns: int, scope: int) -> None:
         changed, signals = self.market.publish(self.filter.models, now_ns, scope)
         for s in changed.tolist():
-            self._book_cells.publish(s)
+            self.book_cells.publish(s)
         if len(signals):
-            self._signals.publish(signals)
+            self.signals.publish(signals)
             if scope == NEWS:
                 now = self.ctx.clock.now_ns()
                 for t_ns in signals["t_socket_ns"].tolist():
-                    self._counters.record("tick_to_signal_ns", now - t_ns)
+                    self.counters.record("tick_to_signal_ns", now - t_ns)
+                self.counters.record("decoded_to_signal_ns", max(0, now - self._decoded_ns))
             self.ctx.wake("algo")
 
     def _publish_models(self) -> None:
@@ -269,7 +274,7 @@ class MlService:
         self.filter.load(model)
         self._refusal = ""
         if swapped:
-            self._counters.add("model_swaps")
+            self.counters.add("model_swaps")
         text = f"model {model.version} loaded: {model.provenance}, {model.window}"
         self.ctx.events.emit(EventKind.MODEL, _LOADED, ref_id=model.version, text=text)
         self.ctx.log.info(text)

@@ -21,7 +21,7 @@ from shm import layouts
 from shm.cell import CellReader, CellWriter
 from shm.counters import Counters
 from shm.errors import NotDeclared
-from shm.region import Region, RegionSpec
+from shm.region import Region, RegionSpec, Words
 from shm.ring import Gate, RingReader, RingWriter, cursor_at
 
 
@@ -117,6 +117,19 @@ class Context:
             raise NotDeclared(f"cell {name} is not read by {self.service} in the topology")
         return CellReader(self._region(topology.cell_region(cell)), layouts.CELL_RECORDS[cell.record])
 
+    def spare_words(self) -> tuple[Words, int]:
+        """Four persistent words of the service's own (region, word offset), zero in a new instance."""
+        words = self._region(topology.cursor_region(self.service), writable=True).words
+        return words, cursor_at(topology.sleep_line(self.service)) + 4
+
+    def bell(self, service: str) -> Bell:
+        """The producer's side of a service's doorbell."""
+        if service not in self._bells:
+            words = self._region(topology.cursor_region(service)).words
+            path = self.directory / topology.doorbell_name(service)
+            self._bells[service] = Bell(path, words, cursor_at(topology.sleep_line(service)))
+        return self._bells[service]
+
     def doorbell(self) -> Doorbell:
         """This service's own doorbell."""
         words = self._region(topology.cursor_region(self.service), writable=True).words
@@ -125,12 +138,7 @@ class Context:
 
     def wake(self, service: str) -> None:
         """Ring a service if it sleeps. Call after publishing."""
-        bell = self._bells.get(service)
-        if bell is None:
-            words = self._region(topology.cursor_region(service)).words
-            path = self.directory / topology.doorbell_name(service)
-            bell = self._bells[service] = Bell(path, words, cursor_at(topology.sleep_line(service)))
-        bell.ring()
+        self.bell(service).ring()
 
     def start_heartbeat(self, now_ns: int, pid: int = 0) -> Heartbeat:
         """``pid`` where one process plays several (simulation)."""

@@ -82,6 +82,16 @@ class Bell:
         self._path, self._words, self._at = path, words, at
         self._fd = -1
 
+    @property
+    def address(self) -> int:
+        """Of the word that says whether the service sleeps, for kernels."""
+        return int(self._words.ctypes.data + self._at * 8)
+
+    @property
+    def fd(self) -> int:
+        """Of the FIFO; -1 while it has not been needed yet."""
+        return self._fd
+
     def ring(self) -> None:
         if not _sleeps(self._words, self._at):
             return

@@ -80,6 +80,7 @@ class Host:
         self._stop = StopRequest()
         self.seats: list[Seat] = []
         self._turn: Turn = self._in_turn
+        self._disarm: Callable[[], None] = lambda: None
 
     def run(self) -> int:
         """Until SIGTERM, SIGINT or the leader's end. Exit code as of ``run_service``."""
@@ -139,8 +140,10 @@ class Host:
         self._compose()
 
     def _compose(self) -> None:
-        """One turn of all: fused where all are there, else one after the other."""
-        self._turn = self._in_turn
+        """One turn of all: fused where all are there and can be, else one after the other."""
+        fused = importlib.import_module(topology.FUSED).compose(self.seats)
+        self._turn = fused or self._in_turn
+        self._disarm = fused.disarm if fused is not None else lambda: None
 
     def _in_turn(self, now_ns: int) -> int:
         done = 0
@@ -196,6 +199,7 @@ class Host:
     # The supervisor.
 
     def _beaten(self, seat: Seat, _: bool) -> None:
+        self._disarm()
         if seat is self.seats[0]:
             self._bury()
             self._listen()

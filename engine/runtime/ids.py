@@ -18,8 +18,15 @@ class IdSource:
 
     def next(self, source: Source) -> int:
         self._count += 1
-        second = (self._base + (self._count >> 24)) & 0xFFFFFFFF
-        return int(source) << 56 | second << 24 | self._count & 0xFFFFFF
+        return self._id(source, self._count)
+
+    def peek(self, source: Source) -> int:
+        """What ``next`` will return."""
+        return self._id(source, self._count + 1)
+
+    def _id(self, source: Source, count: int) -> int:
+        second = (self._base + (count >> 24)) & 0xFFFFFFFF
+        return int(source) << 56 | second << 24 | count & 0xFFFFFF
 
 
 def order_ref(intent_id: int) -> str:

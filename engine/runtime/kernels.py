@@ -22,6 +22,7 @@ _PACKAGES = (
     "engine/strategy",
     "engine/broker",
     "engine/paper",
+    "engine/procs",
 )
 
 
@@ -78,5 +79,5 @@ def compile_all(say: Callable[[str], None], jobs: int | None = None) -> float:
 def preload() -> None:
     """Import every kernel module into this process, so that its forks share them."""
     for name in modules():
-        if not name.startswith("engine.paper"):
+        if not name.startswith(("engine.paper", "engine.procs")):  # hosts import the hot path themselves
             importlib.import_module(name)

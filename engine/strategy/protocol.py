@@ -8,6 +8,11 @@ from typing import Protocol
 
 from engine.domain.codes import Side, TimeInForce
 
+EXPIRY_NS = 500_000_000
+"""An intent older than this is refused by the gate: the market it was meant for is gone."""
+OWN_ORDERS = 4
+"""Own working orders of a symbol that the fused hot path looks at; with more of them the agent decides."""
+
 
 class Purpose(IntEnum):
     """Why an order is there."""

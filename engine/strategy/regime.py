@@ -248,6 +248,7 @@ class RegimeStrategy:
         self.parameters: npt.NDArray[np.void] = np.zeros(1, k.PARAMETERS)
         for name in parameters.__slots__:
             self.parameters[name] = getattr(parameters, name)
+        self.parameters["entry_gap_ns"] = ENTRY_GAP_NS
         self._situation = np.zeros(1, k.SITUATION)
         self._orders = np.zeros(_MOST_ORDERS, k.WORKING)
         self._decision = np.zeros(1, k.DECISION)

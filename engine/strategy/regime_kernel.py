@@ -83,6 +83,7 @@ PARAMETERS = np.dtype(
         ("hold_ns", "<i8"),
         ("order_ttl_ns", "<i8"),
         ("cooldown_ns", "<i8"),
+        ("entry_gap_ns", "<i8"),
         ("next_entry_ns", "<i8"),  # state, not a parameter: entries of all symbols keep this distance
     ]
 )
@@ -263,4 +264,4 @@ def decide(s, orders, count, m, k, p, now_ns, d):  # type: ignore[no-untyped-def
         if now_ns < par.next_entry_ns:
             out.action = NOTHING
             return
-        par.next_entry_ns = now_ns + ENTRY_GAP_NS
+        par.next_entry_ns = now_ns + par.entry_gap_ns
