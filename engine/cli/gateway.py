@@ -31,6 +31,13 @@ DEFAULT_CONTROL_PORT = 4003
 @click.option("--equity", type=float, help="USD in a new account [default: paper.equity_usd]")
 @click.option("--messages-per-s", type=float, help="depth messages of all symbols together")
 @click.option("--latency-ms", type=float, help="how late order messages are handled")
+@click.option("--latency-jitter-ms", type=float, help="mean of an exponential time on top of it")
+@click.option("--symbols", metavar="NAME[:PRICE],...", help="stocks of the synthetic market")
+@click.option("--commissions", type=click.Choice(["fixed", "tiered"]), help="IBKR's table [default: fixed]")
+@click.option("--hours", type=click.Choice(["24/7", "regular"]), help="when orders trade [default: 24/7]")
+@click.option("--master", type=click.IntRange(0), help="client id that sees the orders of all")
+@click.option("--max-messages-per-s", type=click.IntRange(0), help="error 100 above it; 0: never [default: 50]")
+@click.option("--depth-lines", type=click.IntRange(1, 1000), help="error 309 above it")
 @click.pass_context
 def paper_gateway(
     context: click.Context,
@@ -44,6 +51,13 @@ def paper_gateway(
     equity: float | None,
     messages_per_s: float | None,
     latency_ms: float | None,
+    latency_jitter_ms: float | None,
+    symbols: str | None,
+    commissions: str | None,
+    hours: str | None,
+    master: int | None,
+    max_messages_per_s: int | None,
+    depth_lines: int | None,
 ) -> int:
     """Run the embedded broker in the foreground. Connect with any IB client; account DUSIM001 holds play money.
 
@@ -52,6 +66,7 @@ def paper_gateway(
     if context.invoked_subcommand is not None:
         return 0
     from engine.paper.main import PortTaken, serve
+    from engine.paper.universe import ALONE
     from engine.procs.paper_gateway import paper_config
 
     given = {
@@ -63,6 +78,13 @@ def paper_gateway(
         "equity_usd": equity,
         "messages_per_s": messages_per_s,
         "latency_ms": latency_ms,
+        "latency_jitter_ms": latency_jitter_ms,
+        "symbols": tuple(symbols.split(",")) if symbols else ALONE,
+        "commissions": commissions,
+        "hours": hours,
+        "master_client_id": master,
+        "max_client_messages_per_s": max_messages_per_s,
+        "max_depth_lines": depth_lines,
     }
     settings = paper_config(starting(config_file, mode="sim"))
     # Standing alone it starts flat unless told otherwise, and leaves the instance's own gateway state alone.

@@ -33,7 +33,7 @@ class Instrument:
     @property
     def tradable(self) -> bool:
         """An index is watched, never traded."""
-        return self.sec_type == "STK"
+        return self.sec_type in ("STK", "CASH")
 
 
 def _stock(index: int, symbol: str, con_id: int, start: float, name: str, primary: str = "NASDAQ") -> Instrument:

@@ -9,18 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from engine.paper.commissions import Traded, fixed
+
 INITIAL_MARGIN = 0.50
 MAINTENANCE_MARGIN = 0.25
-COMMISSION_PER_SHARE = 0.005
-COMMISSION_MINIMUM = 1.00
-COMMISSION_MAX_OF_VALUE = 0.01
 
 
 def commission_total(quantity: float, value: float) -> float:
     """Commission of one order that traded ``quantity`` shares for ``value`` USD (fixed US stock schedule)."""
-    if quantity <= 0:
-        return 0.0
-    return min(max(COMMISSION_PER_SHARE * quantity, COMMISSION_MINIMUM), COMMISSION_MAX_OF_VALUE * value)
+    return fixed(Traded(quantity, value))
 
 
 @dataclass(slots=True)
@@ -70,6 +67,7 @@ class Account:
     realized_total: float = 0.0
     day: str = ""
     day_start_equity: float = 0.0
+    month_shares: float = 0.0  # what the tiered commissions count
 
     @classmethod
     def opened(cls, equity: float, day: str) -> Account:
@@ -86,6 +84,7 @@ class Account:
         if signed_quantity == 0:
             raise ValueError(f"fill of symbol {symbol} has quantity 0; a fill moves a position")
         position = self.positions.setdefault(symbol, Position())
+        self.month_shares += abs(signed_quantity)
         cash = -signed_quantity * price - commission
         self.cash += cash
         position.day_flow += cash
@@ -163,6 +162,8 @@ class Account:
 
     def roll_day(self, day: str, marks: Mapping[int, float]) -> None:
         """Begin a new trading day: P&L of the day restarts, flat positions are forgotten."""
+        if day[:6] != self.day[:6]:
+            self.month_shares = 0.0
         self.day = day
         self.day_start_equity = self.equity(marks)
         self.positions = {s: p for s, p in self.positions.items() if p.quantity}

@@ -34,12 +34,14 @@ SEC_TYPES = frozenset(
     )
 )
 VENUES = ("SMART", "NASDAQ", "NYSE", "ARCA", "BATS", "IEX", "ISLAND")
-ORDER_TYPES = "LMT,MKT,WHATIF,GTC,DAY,IOC"
+ORDER_TYPES = "DAY,GTC,IOC,LMT,MKT,MOC,OCA,STP,STPLMT,TRAIL,WHATIF"
 STOCK_RULE = 26
 INDEX_RULE = 239
+PAIR_RULE = 59
 MARKET_RULES: dict[int, tuple[tuple[float, float], ...]] = {
     STOCK_RULE: ((0.0, 0.01),),
     INDEX_RULE: ((0.0, 0.01),),
+    PAIR_RULE: ((0.0, 0.00005),),
 }
 DEPTH_VENUES = (*((v, "STK", v, "Deep2", 2147483647) for v in VENUES[1:]), ("SMART", "STK", "", "Deep", 1))
 SMART_COMPONENTS = tuple(
@@ -75,7 +77,7 @@ class Catalog:
     def __init__(self, instruments: Sequence[Instrument]) -> None:
         self.instruments: dict[int, Instrument] = {i.index: i for i in instruments}
         self._by_con_id = {i.con_id: i for i in instruments}
-        self._by_symbol = {i.symbol: i for i in instruments}
+        self._by_symbol = {i.symbol: i for i in instruments} | {local_symbol(i): i for i in instruments}
 
     def __getitem__(self, symbol: int) -> Instrument:
         return self.instruments[symbol]
@@ -128,22 +130,30 @@ def contract_fields(instrument: Instrument, exchange: str = "") -> tuple[object,
         "",
         exchange or instrument.exchange,
         instrument.currency,
-        instrument.symbol,
+        local_symbol(instrument),
         trading_class(instrument),
     )
 
 
+def local_symbol(instrument: Instrument) -> str:
+    """The exchange's own name: of a currency pair both currencies."""
+    pair = instrument.sec_type == "CASH"
+    return f"{instrument.symbol}.{instrument.currency}" if pair else instrument.symbol
+
+
 def trading_class(instrument: Instrument) -> str:
     """NMS for Nasdaq stocks, the symbol otherwise."""
-    return "NMS" if instrument.sec_type == "STK" and instrument.primary_exchange == "NASDAQ" else instrument.symbol
+    if instrument.sec_type == "STK" and instrument.primary_exchange == "NASDAQ":
+        return "NMS"
+    return local_symbol(instrument)
 
 
 def details_fields(instrument: Instrument, exchange: str, today: date, version: int) -> tuple[object, ...]:
     """contractDetails from the symbol on, in the layout of ``version``."""
-    stock = instrument.sec_type == "STK"
+    stock = instrument.tradable
     venues = Catalog.venues(instrument)
     hours = hours_24_7(today)
-    rule = STOCK_RULE if stock else INDEX_RULE
+    rule = PAIR_RULE if instrument.sec_type == "CASH" else STOCK_RULE if stock else INDEX_RULE
     head: tuple[object, ...] = (
         instrument.symbol,
         instrument.sec_type,

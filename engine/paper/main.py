@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from engine.domain.instruments import SIM_INDEX, SIM_UNIVERSE, Instrument
+from engine.domain.instruments import SIM_INDEX, Instrument
 from engine.paper.config import PaperConfig
 from engine.paper.faults import FaultDesk
 from engine.paper.faults.scenario import load_scenario
 from engine.paper.port import MarketSource
 from engine.paper.server import Gateway, PortTaken, bind
+from engine.paper.universe import stocks
 
 DEFAULT_REPLAY_START = "09:30"
 
@@ -28,7 +29,7 @@ def build_market(config: PaperConfig) -> tuple[MarketSource, Instrument | None]:
         from engine.paper.market.synthetic import SyntheticMarket
 
         market = SyntheticMarket(
-            SIM_UNIVERSE,
+            stocks(config.symbols),
             SIM_INDEX,
             config.seed,
             config.levels,

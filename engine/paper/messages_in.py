@@ -240,7 +240,7 @@ READERS: dict[int, Reader] = {
     In.MKT_DEPTH: _mkt_depth,
     In.CANCEL_MKT_DEPTH: _by_id,
     In.LOG_LEVEL: _bare,
-    In.AUTO_OPEN_ORDERS: _bare,
+    In.AUTO_OPEN_ORDERS: _versioned_number,
     In.ALL_OPEN_ORDERS: _bare,
     In.MANAGED_ACCOUNTS: _bare,
     In.HISTORICAL_DATA: _historical_data,

@@ -79,6 +79,7 @@ def order_status(
     perm_id: int,
     last_price: float,
     client_id: int,
+    parent_order_id: int = 0,
 ) -> bytes:
     return payload(
         3,
@@ -88,7 +89,7 @@ def order_status(
         number(remaining),
         price(average_price),
         perm_id,
-        0,
+        parent_order_id,
         price(last_price),
         client_id,
         "",
@@ -130,6 +131,10 @@ def exec_details_end(req_id: int) -> bytes:
 def commission_report(execution: Execution) -> bytes:
     realized = UNSET_DOUBLE_TEXT if math.isnan(execution.realized) else price(execution.realized)
     return payload(59, 1, execution.exec_id, price(execution.commission), "USD", realized, UNSET_DOUBLE_TEXT, "")
+
+
+def order_bound(perm_id: int, client_id: int, order_id: int) -> bytes:
+    return payload(100, perm_id, client_id, order_id)
 
 
 def open_order_end() -> bytes:

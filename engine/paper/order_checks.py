@@ -7,19 +7,22 @@ A refusal carries the code and text that a client sees. Codes that end an order'
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from engine.domain.instruments import Instrument
-from engine.paper.account import INITIAL_MARGIN, Account, Margins, commission_total
+from engine.paper.account import INITIAL_MARGIN, Account, Margins
+from engine.paper.commissions import Traded, fixed
 from engine.paper.order_out import WhatIf
-from engine.paper.orders import Ledger, PaperOrder, on_increment
+from engine.paper.orders import HELD, Ledger, PaperOrder, on_increment
 from engine.paper.place_order import OrderRequest
 
 MAX_QUANTITY = 1e8
 MAX_ACTIVE_PER_SIDE = 20
 MAX_ORDER_ID = 2**31 - 2
 TIFS = ("DAY", "GTC", "IOC")
+ORDER_TYPES = ("MKT", "LMT", "STP", "STP LMT", "TRAIL", "MOC")
+OCA_TYPES = (1, 2, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +44,15 @@ def _invalid(cause: str) -> Refusal:
     return Refusal(321, f"Error validating request.-'placeOrder' : cause - {cause}")
 
 
-def check_form(request: OrderRequest, instrument: Instrument, account: str) -> Refusal | None:
-    """Everything that needs only the request and its contract."""
-    if not 0 < request.order_id <= MAX_ORDER_ID:
+def check_form(request: OrderRequest, instrument: Instrument, account: str, bound: bool = False) -> Refusal | None:
+    """Everything that needs only the request and its contract. ``bound``: an order with that id exists."""
+    if not bound and not 0 < request.order_id <= MAX_ORDER_ID:
         return _invalid(f"order id {request.order_id} is outside 1..{MAX_ORDER_ID}")
     if request.account and request.account != account:
         return _invalid(f"account {request.account[:20]!r} is not managed here, allowed is {account}")
     if request.action not in ("BUY", "SELL"):
         return _invalid(f"action {request.action[:10]!r}, allowed are BUY and SELL")
-    if request.order_type not in ("MKT", "LMT"):
+    if request.order_type not in ORDER_TYPES:
         return Refusal(387, f"Unsupported order type {request.order_type[:10]!r} for this exchange and security type")
     if request.tif not in ("", *TIFS):
         return _invalid(f"time in force {request.tif[:10]!r}, allowed are {', '.join(TIFS)}")
@@ -62,22 +65,64 @@ def check_form(request: OrderRequest, instrument: Instrument, account: str) -> R
         return _invalid(f"{request.unsupported} are not simulated by the paper gateway")
     if not instrument.tradable:
         return rejected(f"{instrument.symbol} is an index and can't be traded")
-    if request.order_type == "LMT":
-        if not math.isfinite(request.limit) or request.limit <= 0:
-            return _invalid(f"limit price {request.limit} of a LMT order, allowed is a finite price above 0")
-        if not on_increment(request.limit, instrument.tick_size):
+    if request.tif == "IOC" and request.order_type not in ("MKT", "LMT"):
+        return _invalid(f"time in force IOC of a {request.order_type} order, allowed for MKT and LMT")
+    if request.oca_type not in OCA_TYPES:
+        return _invalid(f"OCA type {request.oca_type}, allowed are 1, 2 and 3")
+    return _check_prices(request, instrument)
+
+
+def _check_prices(request: OrderRequest, instrument: Instrument) -> Refusal | None:
+    kind = request.order_type
+    prices = []
+    if kind in ("LMT", "STP LMT"):
+        prices.append(("limit price", request.limit))
+    if kind in ("STP", "STP LMT"):
+        prices.append(("stop price", request.aux))
+    if kind == "TRAIL":
+        by_amount, by_percent = request.aux > 0, request.trail_percent > 0
+        if by_amount == by_percent:
+            return _invalid("a TRAIL order needs either a trailing amount (auxPrice) or a trailingPercent")
+        if by_amount:
+            prices.append(("trailing amount", request.aux))
+        elif not request.trail_percent < 100:
+            return _invalid(f"trailingPercent {request.trail_percent}, allowed is above 0 and below 100")
+        if request.trail_stop == request.trail_stop:
+            prices.append(("trail stop price", request.trail_stop))
+    for name, price in prices:
+        if not math.isfinite(price) or price <= 0:
+            return _invalid(f"{name} {price} of a {kind} order, allowed is a finite price above 0")
+        if not on_increment(price, instrument.tick_size):
             return Refusal(110, "The price does not conform to the minimum price variation for this contract.")
     return None
 
 
+def check_parent(request: OrderRequest, parent: PaperOrder | None) -> Refusal | None:
+    """An order that is to be attached needs a parent that still lives or has filled."""
+    if not request.parent_id:
+        return None
+    if parent is None:
+        return rejected(f"parent order {request.parent_id} does not exist")
+    if not parent.working and not parent.filled:
+        return rejected(f"parent order {request.parent_id} has ended: {parent.status}")
+    return None
+
+
 def _reference_price(order_type: str, limit: float, mark: float) -> float:
-    return limit if order_type == "LMT" else mark
+    return limit if order_type in ("LMT", "STP LMT") else mark
 
 
-def what_if(request: OrderRequest, symbol: int, account: Account, marks: Mapping[int, float]) -> WhatIf:
+def what_if(
+    request: OrderRequest,
+    symbol: int,
+    account: Account,
+    marks: Mapping[int, float],
+    schedule: Callable[[Traded], float] = fixed,
+) -> WhatIf:
     """Margins and commission as if the order traded in full."""
     price = _reference_price(request.order_type, request.limit, marks[symbol])
-    commission = commission_total(request.quantity, request.quantity * price)
+    value, sells = request.quantity * price, request.action == "SELL"
+    commission = schedule(Traded(request.quantity, value, sells, month_before=account.month_shares))
     signed = request.quantity if request.action == "BUY" else -request.quantity
     after = account.margins_after(symbol, signed, price, marks, commission)
     return WhatIf(account.margins(marks), after, commission)
@@ -95,6 +140,8 @@ def check_margin(
 
     ``replacing`` is the order that the request modifies: it doesn't count twice.
     """
+    if request.parent_id:
+        return None  # it closes what its parent opens
     held = account.positions[symbol].quantity if symbol in account.positions else 0.0
     signed = request.quantity if request.action == "BUY" else -request.quantity
     if abs(held + signed) <= abs(held):
@@ -103,7 +150,7 @@ def check_margin(
     pending = sum(
         o.remaining * _reference_price(o.order_type, o.limit, marks[o.symbol]) * INITIAL_MARGIN
         for o in ledger.working()
-        if o is not replacing and _adds(o, account)
+        if o is not replacing and not o.parent and o.place != HELD and _adds(o, account)
     )
     needed = result.after.initial + pending
     margins: Margins = result.after
@@ -130,7 +177,7 @@ def check_active(request: OrderRequest, symbol: int, ledger: Ledger) -> Refusal 
 
 
 def check_modify(request: OrderRequest, order: PaperOrder, instrument: Instrument) -> Refusal | None:
-    """A modification may change quantity, price and time in force, nothing else."""
+    """A modification may change quantity, prices and time in force, nothing else."""
     same = (
         order.symbol == instrument.index and order.action == request.action and order.order_type == request.order_type
     )

@@ -11,7 +11,7 @@ from engine.paper.catalog import Catalog
 from engine.paper.client_requests import Executions
 from engine.paper.order_faults import OrderFaults
 from engine.paper.order_out import open_order
-from engine.paper.orders import FILLED, Execution, Ledger, PaperOrder
+from engine.paper.orders import FILLED, HELD, Execution, Ledger, PaperOrder
 
 
 class Client(Protocol):
@@ -30,8 +30,8 @@ class Client(Protocol):
 class Audience(Protocol):
     """Who hears about orders and positions."""
 
-    def of_order(self, client_id: int) -> list[Client]:
-        """Connections that see the orders of a client id: its own and client 0."""
+    def of_order(self, client_id: int, order_id: int) -> list[Client]:
+        """Connections that see an order: its owner and the master; the owner of none with order id 0."""
 
     def owner(self, client_id: int) -> Client | None:
         """The connection of a client id."""
@@ -39,12 +39,15 @@ class Audience(Protocol):
     def traded(self, symbol: int) -> None:
         """A position changed."""
 
+    def binds_manual_orders(self) -> bool:
+        """True if client 0 wants every order entered by hand."""
+
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         """Do something after a while (a fault)."""
 
 
 class OrderNews:
-    """Tells the owner of an order, and client 0, what happens to it."""
+    """Tells the owner of an order, and the master, what happens to it."""
 
     def __init__(self, catalog: Catalog, audience: Audience, faults: OrderFaults) -> None:
         self._catalog = catalog
@@ -56,7 +59,7 @@ class OrderNews:
         instrument = self._catalog[order.symbol]
         if self._faults.fires(self._faults.zero_perm_id):
             order = replace(order, perm_id=0)
-        for client in self._audience.of_order(order.client_id):
+        for client in self._audience.of_order(order.client_id, order.order_id):
             client.send(open_order(order, instrument, client.version))
 
     def status(self, order: PaperOrder) -> None:
@@ -68,7 +71,7 @@ class OrderNews:
         message = status_message(replace(order, perm_id=0) if faults.fires(faults.zero_perm_id) else order)
 
         def tell() -> None:
-            for client in self._audience.of_order(order.client_id):
+            for client in self._audience.of_order(order.client_id, order.order_id):
                 for _ in range(copies):
                     client.send(message)
 
@@ -79,7 +82,7 @@ class OrderNews:
 
     def execution(self, order: PaperOrder, execution: Execution) -> None:
         """A fill: execution, order, status (the last two repeated with the commission once filled), commission."""
-        audience = self._audience.of_order(order.client_id)
+        audience = self._audience.of_order(order.client_id, order.order_id)
         message = out.exec_details(out.SYSTEM, self._catalog[order.symbol], execution)
         copies = 2 if self._faults.fires(self._faults.duplicate_execution) else 1
         for client in audience:
@@ -95,10 +98,16 @@ class OrderNews:
 
     def correction(self, execution: Execution) -> None:
         """An execution whose price was corrected."""
-        for client in self._audience.of_order(execution.client_id):
+        for client in self._audience.of_order(execution.client_id, execution.order_id):
             client.send(out.exec_details(out.SYSTEM, self._catalog[execution.symbol], execution))
             client.send(out.commission_report(execution))
         self._audience.traded(execution.symbol)
+
+    def bound(self, order: PaperOrder) -> None:
+        """An order entered by hand has got an order id of client 0."""
+        owner = self._audience.owner(order.client_id)
+        if owner is not None:
+            owner.send(out.order_bound(order.perm_id, order.client_id, order.order_id))
 
     def moved(self, symbol: int) -> None:
         """A position changed without an execution."""
@@ -122,13 +131,14 @@ def status_message(order: PaperOrder) -> bytes:
         order.perm_id,
         order.last_price,
         order.client_id,
+        order.parent_order_id,
     )
 
 
 def send_open_orders(client: Client, ledger: Ledger, catalog: Catalog, everyone: bool) -> None:
-    """Open orders with their states: own ones, or all (client 0 always sees all)."""
+    """Open orders with their states: own ones, or all. What is not transmitted yet is nobody's business."""
     for order in ledger.working():
-        if everyone or client.client_id in (0, order.client_id):
+        if order.place != HELD and (everyone or client.client_id == order.client_id):
             client.send(open_order(order, catalog[order.symbol], client.version))
             client.send(status_message(order))
     client.send(out.open_order_end())

@@ -39,7 +39,7 @@ _AFTER_OUTSIDE_RTH = _run(
     0,  # discretionaryAmt
     "",  # goodAfterTime
 )
-_AFTER_ALLOCATION = _run(
+_BEFORE_OCA_TYPE = _run(
     "",  # faGroup
     "",  # faMethod
     "",  # faPercentage
@@ -63,11 +63,13 @@ _AFTER_ALLOCATION = _run(
     0,  # sweepToFill
     0,  # allOrNone
     "",  # minQty
-    3,  # ocaType
+)
+_BEFORE_PARENT = _run(
     0,  # eTradeOnly
     0,  # firmQuoteOnly
     "",  # nbboPriceCap
-    0,  # parentId
+)
+_BEFORE_TRAIL = _run(
     0,  # triggerMethod
     "",  # volatility
     0,  # volatilityType
@@ -76,8 +78,8 @@ _AFTER_ALLOCATION = _run(
     *(0, "", "", "", "?", 0, 0, ""),
     0,  # continuousUpdate
     0,  # referencePriceType
-    "",  # trailStopPrice
-    "",  # trailingPercent
+)
+_AFTER_TRAIL = _run(
     "",  # basisPoints
     "",  # basisPointsType
     "",  # comboLegsDescrip
@@ -134,9 +136,9 @@ def open_order(order: PaperOrder, instrument: Instrument, version: int, what_if:
         number(order.quantity),
         order.order_type,
         "0.0" if math.isnan(order.limit) else price(order.limit),
-        "0.0",  # auxPrice
+        "0.0" if math.isnan(order.aux) else price(order.aux),
         order.tif,
-        "",  # ocaGroup
+        order.oca_group,
         order.account,
         order.open_close,
         0,  # origin
@@ -146,7 +148,14 @@ def open_order(order: PaperOrder, instrument: Instrument, version: int, what_if:
         order.outside_rth,
         _AFTER_OUTSIDE_RTH,
         f"{order.perm_id}.0/{order.account}/100",  # sharesAllocation
-        _AFTER_ALLOCATION,
+        _BEFORE_OCA_TYPE,
+        order.oca_type,
+        _BEFORE_PARENT,
+        order.parent_order_id,
+        _BEFORE_TRAIL,
+        price(order.trail_stop),
+        price(order.trail_percent),
+        _AFTER_TRAIL,
         what_if is not None,
         "PreSubmitted" if what_if else order.status,
         *(what_if.fields() if what_if else (_NO_MARGINS,)),

@@ -17,12 +17,23 @@ WORKING = frozenset({PRE_SUBMITTED, SUBMITTED, PENDING_CANCEL})
 
 FIRST_PERM_ID = 1_500_000_001
 
+HELD = "held"
+"""Not transmitted yet: nobody is told of it."""
+WAITING = "waiting"
+"""Attached to an order that has not filled yet."""
+DESK = "desk"
+"""Watched by the desk until its trigger or its limit is reached, the close comes or the session opens."""
+MARKET = "market"
+"""In the market source."""
+
 
 @dataclass(slots=True)
 class PaperOrder:
-    """One order of a client. ``quantity`` and ``filled`` in shares, prices in USD, ``limit`` NaN for market orders.
+    """One order of a client. ``quantity`` and ``filled`` in shares, prices in USD, NaN where there is none.
 
-    ``perm_id`` is unique in the account and never 0; it is also the order's key in the market source.
+    ``perm_id`` is unique in the account and never 0; it is also the order's key in the market source. ``aux`` is the
+    stop price, of TRAIL the trailing amount; ``trail_stop`` the stop that follows the price. ``place`` says where the
+    order is (HELD, WAITING, DESK or MARKET); ``parent`` is the permId of the order it is attached to, 0 for none.
     """
 
     perm_id: int
@@ -46,6 +57,26 @@ class PaperOrder:
     commission: float = 0.0
     day: str = ""
     filled_before: float = 0.0  # shares filled before it was last submitted to the market source
+    aux: float = math.nan
+    trail_stop: float = math.nan
+    trail_percent: float = math.nan
+    oca_group: str = ""
+    oca_type: int = 3
+    parent: int = 0
+    parent_order_id: int = 0
+    place: str = DESK
+    triggered: bool = False
+    added: float = 0.0  # shares that added liquidity
+
+    @property
+    def limit_now(self) -> float:
+        """The limit at which it may trade as it is now; NaN at any price."""
+        return self.limit if self.order_type in ("LMT", "STP LMT") else math.nan
+
+    @property
+    def group(self) -> str:
+        """Orders of which one replaces the others: a named group, or the orders attached to one parent."""
+        return f"oca:{self.oca_group}" if self.oca_group else f"parent:{self.parent}" if self.parent else ""
 
     @property
     def remaining(self) -> float:
@@ -144,7 +175,8 @@ class Ledger:
         self._open.pop(order.perm_id, None)
         if order.working:
             self._open[order.perm_id] = order
-        self._by_client[(order.client_id, order.order_id)] = order.perm_id
+        if order.order_id:
+            self._by_client[(order.client_id, order.order_id)] = order.perm_id
         self.next_perm_id = max(self.next_perm_id, order.perm_id + 1)
         self.use_order_id(order.client_id, order.order_id)
 
@@ -159,6 +191,10 @@ class Ledger:
 
     def use_order_id(self, client_id: int, order_id: int) -> None:
         self.high_order_id[client_id] = max(order_id, self.high_order_id.get(client_id, 0))
+
+    def new_manual_id(self) -> int:
+        """Order ids of orders entered by hand are negative."""
+        return min(0, *(o.order_id for o in self.orders.values() if o.client_id == 0), 0) - 1
 
     def next_order_id(self, client_id: int) -> int:
         """What nextValidId tells this client."""
@@ -179,7 +215,7 @@ class Ledger:
     def roll_day(self) -> None:
         """Forget what ended and the executions of the day that is over."""
         self.orders = {key: order for key, order in self.orders.items() if order.working}
-        self._by_client = {(o.client_id, o.order_id): key for key, o in self.orders.items()}
+        self._by_client = {(o.client_id, o.order_id): key for key, o in self.orders.items() if o.order_id}
         self.executions.clear()
 
 

@@ -41,6 +41,11 @@ class OrderRequest:
     outside_rth: bool
     what_if: bool
     unsupported: str
+    oca_group: str = ""
+    oca_type: int = 3
+    parent_id: int = 0
+    trail_stop: float = math.nan
+    trail_percent: float = math.nan
 
 
 def read_contract(reader: FieldReader) -> ContractKey:
@@ -107,7 +112,9 @@ def read_place_order(reader: FieldReader, version: int) -> OrderRequest:
     reader.skip("sharesAllocation discretionaryAmt")
     good_after = reader.text("goodAfterTime")
     reader.skip("goodTillDate faGroup faMethod faPercentage faProfile modelCode shortSaleSlot designatedLocation")
-    reader.skip("exemptCode ocaType rule80A settlingFirm")
+    reader.skip("exemptCode")
+    oca_type = reader.integer("ocaType")
+    reader.skip("rule80A settlingFirm")
     all_or_none = reader.flag("allOrNone")
     reader.skip("minQty percentOffset eTradeOnly firmQuoteOnly nbboPriceCap auctionStrategy startingPrice")
     reader.skip("stockRefPrice delta stockRangeLower stockRangeUpper overridePercentageConstraints volatility")
@@ -118,7 +125,9 @@ def read_place_order(reader: FieldReader, version: int) -> OrderRequest:
         reader.skip(
             "dnConId dnSettlingFirm dnClearingAccount dnClearingIntent dnOpenClose dnShortSale dnSlot dnLocation"
         )
-    reader.skip("continuousUpdate referencePriceType trailStopPrice trailingPercent scaleInit scaleSubs")
+    reader.skip("continuousUpdate referencePriceType")
+    trail_stop, trail_percent = reader.number("trailStopPrice"), reader.number("trailingPercent")
+    reader.skip("scaleInit scaleSubs")
     scale = reader.number("scalePriceIncrement")
     if scale > 0 and math.isfinite(scale):
         reader.skip("adjustValue adjustInterval profitOffset autoReset initPosition initFillQty randomPercent")
@@ -156,13 +165,10 @@ def read_place_order(reader: FieldReader, version: int) -> OrderRequest:
     reader.end()
     used = (
         ("combination orders", contract.sec_type == "BAG"),
-        ("one-cancels-all groups", bool(oca_group)),
-        ("attached orders (parentId)", parent_id != 0),
         ("goodAfterTime", bool(good_after)),
         ("allOrNone", all_or_none),
         (f"algorithm {algo}", bool(algo)),
         ("order conditions", conditions > 0),
-        ("untransmitted orders (transmit=0)", not transmit),
     )
     return OrderRequest(
         order_id,
@@ -180,6 +186,11 @@ def read_place_order(reader: FieldReader, version: int) -> OrderRequest:
         outside_rth,
         what_if,
         next((name for name, present in used if present), ""),
+        oca_group,
+        oca_type or 3,
+        parent_id,
+        trail_stop,
+        trail_percent,
     )
 
 

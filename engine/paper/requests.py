@@ -42,7 +42,7 @@ def current_time(gw: Gateway, client: Session, request: m.Bare) -> None:
 
 
 def ignore(gw: Gateway, client: Session, request: m.Request) -> None:
-    """Accepted and without effect: log level, auto-binding of manual orders, market data type."""
+    """Accepted and without effect: log level, market data type."""
 
 
 def user_info(gw: Gateway, client: Session, request: m.ById) -> None:
@@ -138,7 +138,16 @@ def global_cancel(gw: Gateway, client: Session, request: m.Bare) -> None:
     gw.desk.cancel_all(gw.catch_up())
 
 
+def auto_open_orders(gw: Gateway, client: Session, request: m.Numbered) -> None:
+    if client.client_id != 0:
+        invalid(client, out.SYSTEM, "only client id 0 may have orders bound that were entered by hand")
+        return
+    client.auto_bind = bool(request.value)
+
+
 def open_orders(gw: Gateway, client: Session, request: m.Bare) -> None:
+    if client.client_id == 0:
+        gw.desk.bind_manual_orders()
     send_open_orders(client, gw.desk.ledger, gw.catalog, everyone=False)
 
 
@@ -165,7 +174,7 @@ HANDLERS: dict[int, Callable[[Gateway, Session, Any], None]] = {
     In.MANAGED_ACCOUNTS: managed_accounts,
     In.CURRENT_TIME: current_time,
     In.LOG_LEVEL: ignore,
-    In.AUTO_OPEN_ORDERS: ignore,
+    In.AUTO_OPEN_ORDERS: auto_open_orders,
     In.MARKET_DATA_TYPE: ignore,
     In.CANCEL_HEAD_TIMESTAMP: ignore,
     In.USER_INFO: user_info,

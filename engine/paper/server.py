@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import os
+import random
 import socket
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from engine.paper import messages_out as out
 from engine.paper.account import Account
 from engine.paper.account_feed import AccountFeed
 from engine.paper.catalog import Catalog, trading_day
+from engine.paper.commissions import SCHEDULES
 from engine.paper.config import PaperConfig
 from engine.paper.live_bars import LiveBars
 from engine.paper.market_data import MarketFeed
@@ -41,6 +43,7 @@ HEARTBEAT_NS = 20_000_000
 POLL_EVENTS = 4096
 
 _DEPTH, _OWN_FILL, _OWN_DONE = int(MarketEventKind.DEPTH), int(MarketEventKind.OWN_FILL), int(MarketEventKind.OWN_DONE)
+_TRADE, _QUOTE = int(MarketEventKind.TRADE), int(MarketEventKind.QUOTE)
 _ORDER_REQUESTS = frozenset((int(In.PLACE_ORDER), int(In.CANCEL_ORDER), int(In.GLOBAL_CANCEL)))
 
 FARM_NOTICES = (
@@ -110,6 +113,7 @@ class Gateway:
         self.mute = False
         self.reply_delay_s = 0.0
         self.reply_jitter_s = 0.0
+        self._latency_rng = random.Random(config.seed)
         self.history_up = True
         self.taken_ids: dict[int, int] = {}  # client id to the time until which nobody may use it
         self._half_open: list[Session] = []
@@ -156,8 +160,12 @@ class Gateway:
             self.journal,
             self,
             self.marks,
+            self.quote,
             self.pump,
             self.wall_s,
+            SCHEDULES[config.commissions],
+            config.hours,
+            config.seed,
         )
         self.account_feed = AccountFeed(config.account, self.account, self.catalog, self.marks, self.wall_s)
         self._roll_day_if_due()
@@ -184,6 +192,11 @@ class Gateway:
         """Price by symbol at which positions are valued."""
         return {symbol: book.mark() for symbol, book in self.feed.books.items()}
 
+    def quote(self, symbol: int) -> tuple[float, float, float]:
+        """Bid, ask and last trade of a symbol; NaN or 0 where there is none."""
+        book = self.feed.books[symbol]
+        return book.bid, book.ask, book.last
+
     def catch_up(self) -> int:
         """Bring the market to the present and distribute what happened; returns the time."""
         now_ns = self.now_ns()
@@ -194,6 +207,7 @@ class Gateway:
     def pump(self) -> None:
         """Distribute all events that wait in the market source."""
         feed, desk = self.feed, self.desk
+        watched = desk.watched
         while True:
             count = self.market.poll(self._buffer)
             if not count:
@@ -208,6 +222,9 @@ class Gateway:
                     desk.done(key, flag)
                 else:
                     feed.handle(t_ns, price, size, symbol, kind, side, flag)
+                    if symbol in watched and watched[symbol] and kind in (_TRADE, _QUOTE):
+                        desk.market_moved(symbol, traded=kind == _TRADE)
+            desk.work(self.now_ns())
 
     def step(self, heartbeat: Callable[[int, int], None] | None = None) -> float:
         """One turn of the loop; returns how many seconds it may sleep. ``heartbeat``: see ``run``."""
@@ -218,6 +235,7 @@ class Gateway:
         if now_ns - self._day_check_ns > 1_000_000_000:
             self._day_check_ns = now_ns
             self._roll_day_if_due()
+            self.desk.tick(now_ns)
         self.flush_all()
         if heartbeat is not None and now_ns - self._heartbeat_ns >= HEARTBEAT_NS:
             self._heartbeat_ns = now_ns
@@ -300,6 +318,13 @@ class Gateway:
         for session in held:
             session.abort_half_open()
 
+    def order_latency_s(self) -> float:
+        """Seconds that the next order message spends on its way: the latency model."""
+        config = self.config
+        if not config.latency_jitter_ms:
+            return config.latency_ms / 1e3
+        return (config.latency_ms + self._latency_rng.expovariate(1.0 / config.latency_jitter_ms)) / 1e3
+
     def reply_delay(self) -> float:
         """Seconds by which the next answer is late (a fault)."""
         jitter_s = self.reply_jitter_s
@@ -314,9 +339,9 @@ class Gateway:
 
         asyncio.get_running_loop().call_later(seconds, act)
 
-    def of_order(self, client_id: int) -> list[Client]:
-        owner = self._by_client.get(client_id)
-        master = self._by_client.get(0)
+    def of_order(self, client_id: int, order_id: int) -> list[Client]:
+        owner = self._by_client.get(client_id) if order_id else None
+        master = self._by_client.get(self.config.master_client_id)
         found: list[Client] = []
         if owner is not None:
             found.append(owner)
@@ -326,6 +351,10 @@ class Gateway:
 
     def owner(self, client_id: int) -> Client | None:
         return self._by_client.get(client_id)
+
+    def binds_manual_orders(self) -> bool:
+        zero = self._by_client.get(0)
+        return zero is not None and zero.auto_bind
 
     def traded(self, symbol: int) -> None:
         self.account_feed.traded(list(self._by_client.values()), symbol)

@@ -57,6 +57,7 @@ class Session(asyncio.Protocol):
         self.subscriptions = Subscriptions()
         self.closed = False
         self.muted = False
+        self.auto_bind = False
         self.time_answered_ns = 0
         self._transport: asyncio.Transport | None = None
         self._decoder = FrameDecoder()
@@ -167,8 +168,8 @@ class Session(asyncio.Protocol):
         except FieldError as error:
             self.error(out.SYSTEM, 320, f"Error reading request. {error}")
             return
-        delay_s = self.gateway.config.latency_ms / 1e3
-        if message_id in _ORDER_MESSAGES and delay_s > 0:
+        delay_s = self.gateway.order_latency_s() if message_id in _ORDER_MESSAGES else 0.0
+        if delay_s > 0 or (message_id in _ORDER_MESSAGES and self._order_at > asyncio.get_running_loop().time()):
             loop = asyncio.get_running_loop()
             self._order_at = max(loop.time() + delay_s, self._order_at + 1e-6)
             loop.call_at(self._order_at, self._handle_later, message_id, reader)

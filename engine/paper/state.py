@@ -146,6 +146,7 @@ class Journal:
                 "realized_total": account.realized_total,
                 "day": account.day,
                 "day_start_equity": account.day_start_equity,
+                "month_shares": account.month_shares,
                 "positions": {catalog[s].symbol: asdict(p) for s, p in account.positions.items()},
             },
             "ledger": {
@@ -246,6 +247,7 @@ def _restore(saved: Mapping[str, Any], names: Mapping[str, int]) -> tuple[Accoun
     a, b = saved["account"], saved["ledger"]
     positions = {_index({"symbol": s}, names)["symbol"]: Position(**p) for s, p in a["positions"].items()}
     account = Account(a["start_equity"], a["cash"], positions, a["realized_total"], a["day"], a["day_start_equity"])
+    account.month_shares = a.get("month_shares", 0.0)
     ledger = Ledger(b["origin"], next_perm_id=b["next_perm_id"])
     for fields in b["orders"]:
         ledger.put(PaperOrder(**_index(fields, names)))

@@ -162,12 +162,63 @@ def place_fields(
     transmit: bool = True,
     version: int = 176,
     order_ref: str = "",
+    aux: object = "",
+    trail_stop: object = "",
+    trail_percent: object = "",
+    oca_group: str = "",
+    oca_type: int = 0,
+    parent: int = 0,
+    outside_rth: bool = False,
 ) -> list[object]:
     """placeOrder of a plain stock order in the layout of ``version`` (157 or 176)."""
-    fields: list[object] = [3, order_id, *contract, "", "", action, quantity, order_type, limit, "", tif, "", ""]
-    fields += ["", 0, order_ref, transmit, 0, 0, 0, 0, 0, 0, 0]  # openClose .. hidden
-    fields += ["", 0, "", "", "", "", "", "", "", 0, "", -1, 0, "", "", 0, "", "", 0, 0, "", 0, "", "", "", "", "", 0]
-    fields += ["", "", "", "", 0, "", "", "", "", "", "", "", "", "", "", 0, "", "", 0, 0, "", "", what_if, "", 0, 0, 0]
+    fields: list[object] = [
+        3,
+        order_id,
+        *contract,
+        "",
+        "",
+        action,
+        quantity,
+        order_type,
+        limit,
+        aux,
+        tif,
+        oca_group,
+        "",
+    ]
+    fields += ["", 0, order_ref, transmit, parent, 0, 0, 0, 0, outside_rth, 0]  # openClose .. hidden
+    fields += [
+        "",
+        0,
+        "",
+        "",
+        "",
+        "",
+        "",
+        "",
+        "",
+        0,
+        "",
+        -1,
+        oca_type,
+        "",
+        "",
+        0,
+        "",
+        "",
+        0,
+        0,
+        "",
+        0,
+        "",
+        "",
+        "",
+        "",
+        "",
+        0,
+    ]
+    fields += ["", "", "", "", 0, "", trail_stop, trail_percent, "", "", "", "", "", "", "", 0, "", "", 0, 0, "", ""]
+    fields += [what_if, "", 0, 0, 0]
     fields += [0, "", "", "", "", "", "", 0, "", "", "", "", "", "", "", "", 0, 0, 0, 0]
     if version >= 176:
         fields += ["", "", 0, "", ""]

@@ -158,10 +158,19 @@ REFUSALS = [
     ({"limit": ""}, 321, None),
     ({"limit": -1}, 321, None),
     ({"limit": "inf"}, 321, None),
-    ({"order_type": "STP"}, 387, None),
+    ({"order_type": "REL"}, 387, None),
+    ({"order_type": "STP"}, 321, None),
+    ({"order_type": "STP", "aux": 140.005}, 110, "Inactive"),
+    ({"order_type": "STP LMT", "aux": -1}, 321, None),
+    ({"order_type": "TRAIL"}, 321, None),
+    ({"order_type": "TRAIL", "aux": 1.0, "trail_percent": 2.0}, 321, None),
+    ({"order_type": "TRAIL", "trail_percent": 100.0}, 321, None),
+    ({"order_type": "STP", "aux": 150.0, "tif": "IOC"}, 321, None),
+    ({"oca_group": "g", "oca_type": 7}, 321, None),
+    ({"parent": 77}, 201, "Inactive"),
+    ({"contract": ("265598", "AAPL", "STK", "", "0.0", "", "", "", "", "USD", "", "")}, 321, None),
     ({"action": "HOLD"}, 321, None),
     ({"tif": "OPG"}, 321, None),
-    ({"transmit": False}, 321, None),
     ({"contract": ("1", *AAPL[1:])}, 200, None),
     ({"contract": ("0", "ZZZZ", *AAPL[2:])}, 200, None),
     ({"contract": ("0", "AAPL", "XXX", *AAPL[3:])}, 321, None),
@@ -233,11 +242,12 @@ async def test_a_second_client_with_the_same_id_is_refused_and_the_first_stays()
         await first.close()
 
 
-async def test_only_the_owner_cancels_client_zero_sees_all_and_a_global_cancel_takes_everything():
-    async with running() as r:
+async def test_only_the_owner_cancels_the_master_sees_all_and_a_global_cancel_takes_everything():
+    async with running(master_client_id=77) as r:
         owner = await RawClient.connect(r.port, 1)
         other = await RawClient.connect(r.port, 2)
-        master = await RawClient.connect(r.port, 0)
+        master = await RawClient.connect(r.port, 77)
+        zero = await RawClient.connect(r.port, 0)
         owner.send(*place_fields(7))
         await owner.expect(3, 2)
         other.send(4, 1, 7, "")
@@ -257,7 +267,9 @@ async def test_only_the_owner_cancels_client_zero_sees_all_and_a_global_cancel_t
         await other.expect_error(202, 1)
         assert r.market.own == {}
         assert master.errors(7) == []
-        for client in (owner, other, master):
+        await zero.sync()
+        assert zero.of(3) == zero.of(5) == []
+        for client in (owner, other, master, zero):
             await client.close()
 
 

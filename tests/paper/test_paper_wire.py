@@ -98,9 +98,6 @@ def test_plain_orders_of_the_library_are_read_in_every_layout(version):
 UNUSUAL = [
     ({"algoStrategy": "Adaptive", "algoParams": [TagValue("adaptivePriority", "Urgent")]}, "algorithm Adaptive"),
     ({"conditions": [PriceCondition(conId=1, exch="SMART", price=5.0), TimeCondition(time="x")]}, "order conditions"),
-    ({"ocaGroup": "g"}, "one-cancels-all groups"),
-    ({"parentId": 4}, "attached orders (parentId)"),
-    ({"transmit": False}, "untransmitted orders (transmit=0)"),
     ({"allOrNone": True}, "allOrNone"),
     ({"hedgeType": "D", "hedgeParam": "1"}, ""),
     ({"scalePriceIncrement": 0.5}, ""),
@@ -120,6 +117,18 @@ def test_optional_blocks_move_fields_but_not_their_meaning(change, named, versio
     request = read(written_by_library(STOCK, order, version), version)
     assert request.unsupported == named
     assert (request.what_if, request.order_ref, request.quantity) == (True, "x", 7)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_stops_trails_groups_and_attachments_of_the_library_are_read_in_every_layout(version):
+    order = Order(action="SELL", totalQuantity=5, orderType="TRAIL", auxPrice=0.5, trailStopPrice=99.5, tif="GTC")
+    order.ocaGroup, order.ocaType, order.parentId, order.transmit = "g", 1, 4, False
+    request = read(written_by_library(STOCK, order, version), version)
+    assert (request.order_type, request.aux, request.trail_stop) == ("TRAIL", 0.5, 99.5)
+    assert (request.oca_group, request.oca_type, request.parent_id) == ("g", 1, 4)
+    assert not request.transmit
+    percent = Order(action="BUY", totalQuantity=5, orderType="TRAIL", trailingPercent=2.5, tif="DAY")
+    assert read(written_by_library(STOCK, percent, version), version).trail_percent == 2.5
 
 
 def test_an_order_cut_anywhere_is_an_error_that_names_the_field():

@@ -10,7 +10,7 @@ from engine.paper.faults.desk import Fault, FaultDesk
 from engine.paper.order_faults import Armed, OrderFaults
 
 SYMBOL = text("one symbol; empty: all", "")
-COUNT = number("how many", 1, 1, 1e6)
+COUNT = number("how many; 0 disarms", 1, 0, 1e6)
 PROBABILITY = number("chance of each", 1.0, 0.0, 1.0)
 
 
@@ -55,8 +55,9 @@ def _fill_all(desk: FaultDesk, chosen: list[int], quantity: float) -> int:
     gateway = desk.gateway
     now_ns = gateway.catch_up()
     filled = 0
-    for order in gateway.desk.ledger.working():
-        if order.symbol in chosen and order.working:
+    # Only what could trade now: neither what these fills will bring to life, nor stops.
+    for order in [o for o in gateway.desk.ledger.working() if o.symbol in chosen and gateway.desk.could_trade(o)]:
+        if order.working:
             gateway.desk.force_fill(order, quantity, now_ns)
             filled += 1
     return filled
@@ -94,6 +95,25 @@ def cancel_working(desk: FaultDesk, values: Values) -> str:
             gateway.desk.broker_cancels(order, values.text("reason"), now_ns)
             cancelled += 1
     return f"{cancelled} working orders were cancelled by the broker"
+
+
+def manual_order(desk: FaultDesk, values: Values) -> str:
+    gateway = desk.gateway
+    symbol = next((i for i in gateway.catalog.instruments.values() if i.symbol == values.text("symbol")), None)
+    action, limit = values.text("action").upper(), values.number("limit")
+    if symbol is None or not symbol.tradable:
+        raise FaultError(f"argument 'symbol' is {values.text('symbol')!r}, which can't be traded here")
+    if action not in ("BUY", "SELL"):
+        raise FaultError(f"argument 'action' is {action!r}, allowed are BUY and SELL")
+    order = gateway.desk.manual_order(
+        symbol.index, action, values.count("quantity"), limit or math.nan, gateway.catch_up()
+    )
+    return f"order {order.perm_id} was entered by hand"
+
+
+def close_auction(desk: FaultDesk, values: Values) -> str:
+    gateway = desk.gateway
+    return f"{gateway.desk.close_auction(gateway.catch_up())} market-on-close orders were released"
 
 
 _QUANTITY = number("shares of each order; inf: all that remain", math.inf, 1.0, math.inf)
@@ -162,6 +182,17 @@ ORDER_FAULTS: dict[str, Fault] = {
         cancel_working,
         {"symbol": SYMBOL, "reason": text("what the cancel says", "injected by a fault")},
     ),
+    "manual_order": Fault(
+        "an order is entered by hand, in the broker's own window",
+        manual_order,
+        {
+            "symbol": text("its symbol"),
+            "action": text("BUY or SELL", "BUY"),
+            "quantity": number("shares", 100, 1, 1e6),
+            "limit": number("USD; 0: at the market", 0.0, 0.0, 1e6),
+        },
+    ),
+    "close_auction": Fault("market-on-close orders trade now", close_auction),
     "correct_execution": Fault(
         "the last execution gets another price, under the next revision of its id",
         correct_execution,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from engine.paper.market.lobster_kernels import (
 )
 from engine.paper.market.memory import grown
 from engine.paper.port import MarketEventKind
+from engine.paper.universe import made_up_id
 
 FLAG_CANCELLED, FLAG_IOC = 1, 2
 
@@ -265,7 +265,7 @@ class LobsterMarket:
         return Instrument(
             self._number,
             day.symbol,
-            known.con_id if known else 900_000_000 + zlib.crc32(day.symbol.encode()) % 100_000_000,
+            known.con_id if known else made_up_id(day.symbol),
             start_price=start_price,
             long_name=known.long_name if known else day.symbol,
             primary_exchange=known.primary_exchange if known else "NASDAQ",
