@@ -162,7 +162,7 @@ def details_fields(instrument: Instrument, exchange: str, today: date, version: 
         "",
         exchange or instrument.exchange,
         instrument.currency,
-        instrument.symbol,
+        local_symbol(instrument),
         trading_class(instrument),
         trading_class(instrument),
         instrument.con_id,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 
 from engine.domain.instruments import Instrument
-from engine.paper.catalog import NEW_YORK, TIME_ZONE, contract_fields, details_fields, trading_class
+from engine.paper.catalog import NEW_YORK, TIME_ZONE, contract_fields, details_fields, local_symbol, trading_class
 from engine.paper.fields import UNSET_DOUBLE_TEXT, number, payload, price
 from engine.paper.orders import Execution
 
@@ -189,7 +189,7 @@ def portfolio(
         "",
         instrument.primary_exchange,
         instrument.currency,
-        instrument.symbol,
+        local_symbol(instrument),
         trading_class(instrument),
         number(quantity),
         price(mark),

@@ -19,6 +19,7 @@ class IbClient:
         self.errors: list[tuple[int, int]] = []
         self.ib.errorEvent += lambda req_id, code, *rest: self.errors.append((req_id, code))
         self._details: dict[int, Any] = {}
+        self._con_ids: dict[str, int] = {}
         self._rules: dict[int, Any] = {}
         self._rows: dict[int, list[tuple[int, int, int, float, float]]] = {}
         self._tickers: dict[int, Any] = {}
@@ -63,7 +64,10 @@ class IbClient:
 
     def contract(self, contract: tuple[str, str, str, str]) -> Any:
         symbol, kind, exchange, currency = contract
-        return self.library.Contract(symbol=symbol, secType=kind, exchange=exchange, currency=currency)
+        # ib_async keys its tickers by contract id: programs qualify their contracts first, and so does the session.
+        con_id = self._con_ids.get(symbol, 0) if kind == "STK" else 0
+        known = {"conId": con_id} if con_id else {}
+        return self.library.Contract(symbol=symbol, secType=kind, exchange=exchange, currency=currency, **known)
 
     def _ask(self, coroutine: Any) -> Any:
         return asyncio.ensure_future(coroutine)
@@ -79,6 +83,7 @@ class IbClient:
 
     def details(self, req_id: int) -> list[dict[str, Any]]:
         rows = self._done(self._details.get(req_id)) or []
+        self._con_ids.update({d.contract.symbol: d.contract.conId for d in rows})
         return [{"con_id": d.contract.conId, "min_tick": d.minTick, "rules": d.marketRuleIds} for d in rows]
 
     def req_rule(self, rule: int) -> None:
