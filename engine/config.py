@@ -218,7 +218,7 @@ class Paper(Section, frozen=True):
 
 class Runtime(Section, frozen=True):
     placement: Literal["auto", "dedicated", "shared"] = "auto"
-    wait: Literal["auto", "busy-spin", "yield", "doorbell"] = "auto"
+    wait: Literal["auto", "busy-spin", "spin-then-yield", "spin-then-futex", "yield", "doorbell"] = "auto"
     poll_socket: Literal["auto", "always", "never"] = "auto"
     pin: bool = True
     mlock: bool = False

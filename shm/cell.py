@@ -1,7 +1,8 @@
 """Cells: the latest value of one record, published by seqlock. One writer; readers never block it.
 
-A reader retries a bounded number of times. A cell that stays odd belongs to a writer that died (or was stopped) while
-writing: that is reported as ``torn``, the last good value stays in the reader's buffer, and the next writer repairs it.
+Invariants: 7 and 8 of ``shm.kernels``. A reader retries a bounded number of times. A cell that stays odd belongs to a
+writer that died (or was stopped) while writing: that is reported as ``torn``, the last good value stays in the reader's
+buffer, and the next writer repairs it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from shm import kernels
 from shm.kernels import CELL_HEAD, SLOTS
-from shm.layouts import dtype_hash
+from shm.layouts import CACHE_LINE, dtype_hash
 from shm.region import Region, RegionKind, RegionSpec, Words
 
 RETRIES = 10_000
@@ -20,6 +21,8 @@ RETRIES = 10_000
 
 def cell_spec(name: str, dtype: np.dtype[np.void], count: int = 1) -> RegionSpec:
     """Region of ``count`` cells of ``dtype``."""
+    if dtype.itemsize % CACHE_LINE or not dtype.itemsize:
+        raise ValueError(f"cell {name}: payload of {dtype.itemsize} bytes is not whole cache lines of {CACHE_LINE}")
     words = dtype.itemsize // 8
     return RegionSpec(name, RegionKind.CELL, dtype_hash(dtype), count, words, (SLOTS + count * (CELL_HEAD + words)) * 8)
 
@@ -28,6 +31,7 @@ class CellWriter:
     """The one writer of a region of cells. Fill ``value[i]`` and ``publish(i)``."""
 
     def __init__(self, region: Region, dtype: np.dtype[np.void]) -> None:
+        region.expect(RegionKind.CELL, dtype)
         self.count = region.spec.capacity
         self._region = region
         self._words = dtype.itemsize // 8
@@ -55,6 +59,7 @@ class CellReader:
     """A reader of a region of cells. ``read(i)`` refreshes and returns ``value[i]``."""
 
     def __init__(self, region: Region, dtype: np.dtype[np.void]) -> None:
+        region.expect(RegionKind.CELL, dtype)
         self.count = region.spec.capacity
         self._region = region
         self._words = dtype.itemsize // 8
@@ -92,3 +97,16 @@ class CellReader:
     @property
     def writer_alive(self) -> bool:
         return self._region.writer_alive
+
+
+def check_cells(region: Region) -> list[str]:
+    """Every broken invariant of a region of cells at rest, in words; a cell left torn by a dead writer is one."""
+    words, broken = region.words, []
+    for i in range(region.spec.capacity):
+        at = SLOTS + i * (CELL_HEAD + region.spec.words)
+        version, writes = int(words[at]), int(words[at + 1])
+        if version < 0 or writes < version // 2:
+            broken.append(f"{region.spec.name}[{i}]: version {version} after {writes} writes")
+        elif version & 1:
+            broken.append(f"{region.spec.name}[{i}]: torn, version {version} was left odd")
+    return broken

@@ -2,6 +2,10 @@
 
 A histogram is HDR-like: values below 32 have their own bucket, above that every power of two is split into 32 buckets
 (error below 3.2 %), up to 2^40 ns (18 minutes); larger values fall into the last bucket.
+
+Invariants
+1. One writer per region; each word is read and written whole, so a reader sees every count at most late, never torn.
+2. Buckets are never negative and only rise; a histogram's total is the number of records.
 """
 
 from __future__ import annotations
@@ -108,3 +112,16 @@ class Counters:
     def histogram(self, name: str) -> npt.NDArray[np.int64]:
         at = self._histogram_at[name]
         return self._words[at : at + BUCKETS].copy()
+
+
+def check_counters(region: Region, counters: int, histograms: int) -> list[str]:
+    """Every broken invariant of a metrics region, in words: its size, and no bucket below zero."""
+    broken = []
+    want = (SLOTS + counters + histograms * BUCKETS) * 8
+    if region.words.nbytes != want:
+        broken.append(f"{region.spec.name}: {region.words.nbytes} bytes for {counters} + {histograms}, not {want}")
+        return broken
+    buckets = np.array(region.words[SLOTS + counters :]).reshape(histograms, BUCKETS)
+    for h, b in np.argwhere(buckets < 0)[:3]:
+        broken.append(f"{region.spec.name}: bucket {b} of histogram {h} counts {buckets[h, b]}")
+    return broken

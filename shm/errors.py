@@ -23,6 +23,14 @@ class RegionMismatch(ShmError):
     """A header field differs from what this program expects (version, dtype, capacity, kind)."""
 
 
+class RegionReplaced(ShmError):
+    """The region was removed, or made anew, while it was mapped: attach again."""
+
+
+class RegionReadOnly(ShmError):
+    """The file system, or this user's rights, allow no region to be made or written there."""
+
+
 class RegionFull(ShmError):
     """/dev/shm or the file system has no room for the region."""
 

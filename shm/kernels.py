@@ -1,25 +1,38 @@
 """Compiled access to rings and cells, on the int64 words of a mapped region.
 
-A ring's words (invariants 1 to 6; offsets in words)
+A ring's words (offsets in words)
 
     0..63     header (``shm.region``)
     64        tail: number of records published, ever       [store-release by the writer]
-    72        intent: records claimed, ever                 [relaxed, then fence]
-    80        sleepers' hint, not used by the protocol
-    512..     slots: capacity × record words
+    512..     slots: capacity × record words; the first word of a slot is its mark
 
-1. One writer. ``tail`` <= ``intent``; both only rise, over restarts of the writer as well: a writer that died between
-   intent and tail leaves slots of unknown content, and its heir must not lower the intent, or a reader that is busy
-   with the overwritten generation of those slots would take the wreck for data.
-2. Writer: intent = n + k; StoreStore fence; k records; tail = n + k with release.
-3. Reader of record m: tail with acquire, must exceed m; copies; LoadLoad fence; intent must be <= m + capacity,
-   else the copy is void and the reader was lapped.
-4. A lapped reader resumes at the oldest record that cannot be overwritten while it looks, and knows its exact gap.
-5. Gated (order and command) rings: the writer first reads every gating reader's cursor with acquire and claims no slot
-   that one of them has not passed. Full is an answer, not a wait.
-6. Each slot's first word is its record number: ``check`` proves the ring from any snapshot.
+The mark of a slot is n once record n stands there whole, and WRITING - n (negative) while it is being written.
+
+Invariants of a ring
+1. One writer. Marks of a slot and the tail only rise (in record number), over restarts of the writer as well.
+2. Writer, for a chunk of k records from n: k marks WRITING - n; StoreStore fence; then for each record its words, and
+   its mark n with release; last tail = n + k with release. k is at most half the ring.
+3. Reader of records p to q: ``ring_poll`` takes the tail with acquire and it exceeds q, or ``ring_poll_one`` takes the
+   mark of p with acquire and it is p. It copies; LoadLoad fence; the mark of p must (still) be p. Records are
+   overwritten in order and marked before any of their words change, so that one look covers the whole batch.
+   Otherwise the copy is void and the reader was lapped.
+4. A lapped reader resumes half a ring behind the tail: no writer, alive or dead, has claimed that slot. It knows its
+   exact gap.
+5. A writer that died may have published marks beyond the tail, and a reader may have taken those records: the heir
+   moves the tail over them before it writes (``ring_recover``).
+6. Gated (order and command) rings: the writer claims no slot that a gating reader's cursor has not passed. It remembers
+   the cursors and reads them again only when the remembered ones leave no room. Full is an answer, not a wait.
+
+The mark makes a record and its announcement one cache line: a reader that polls one record at a time pays a single
+transfer between cores, like a bare ping-pong. Rejected: an intent word beside the tail (Aeron's broadcast buffer), with
+which every record costs three lines.
 
 A cell's words: 0 version (even stable, odd writing), 1 writes; then padding to one line; then the payload.
+
+Invariants of a cell
+7. One writer. Version odd; StoreStore fence; payload; version even with release. A version left odd by a dead writer
+   stays odd until the heir's next write.
+8. Reader: version with acquire, even; copy; LoadLoad fence; the version must be the same. Tries are bounded.
 """
 
 from __future__ import annotations
@@ -27,6 +40,9 @@ from __future__ import annotations
 from shm.atomics import (
     fence_acquire,
     fence_release,
+    head_line_to_shared,
+    line_from_shared,
+    line_to_shared,
     load_acquire,
     load_relaxed,
     store_relaxed,
@@ -35,11 +51,16 @@ from shm.atomics import (
 from shm.jit import kernel
 
 TAIL = 64
-INTENT = 72
 SLOTS = 512
 """Word offset of the first slot of a ring, and of the first cell of a cell region: one page after the start."""
 CELL_HEAD = 8
 """Words of a cell before its payload: one cache line."""
+LINE = 8
+"""Words of a cache line."""
+WRITING = -1
+"""Mark of a slot while record n is written to it: WRITING - n."""
+CHUNK = 64
+"""Most records that the writer claims at once: their lines stay in its first-level cache."""
 LAPPED = -1
 TORN = -1
 
@@ -48,25 +69,47 @@ TORN = -1
 def ring_publish(ring, records, count, capacity, words):  # type: ignore[no-untyped-def]
     """Publish ``count`` records (``count × words`` int64 words). Returns the sequence after the last one."""
     mask = capacity - 1
+    limit = min(CHUNK, capacity >> 1)
     tail = load_relaxed(ring, TAIL)
-    intent = load_relaxed(ring, INTENT)
     done = 0
     while done < count:
-        batch = min(count - done, capacity >> 1)
-        if tail + batch > intent:
-            intent = tail + batch
-            store_relaxed(ring, INTENT, intent)
+        chunk = min(count - done, limit)
+        if chunk == 1:
+            # Word by word: a vector load of a record that was filled a moment ago waits for each of its stores.
+            slot = SLOTS + (tail & mask) * words
+            store_relaxed(ring, slot, WRITING - tail)
+            fence_release()
+            for w in range(1, words):
+                store_relaxed(ring, slot + w, records[done * words + w])
+            store_release(ring, slot, tail)
+            tail += 1
+            done += 1
+            store_release(ring, TAIL, tail)
+            continue
+        for i in range(chunk):
+            store_relaxed(ring, SLOTS + ((tail + i) & mask) * words, WRITING - (tail + i))
         fence_release()
-        for i in range(batch):
+        for i in range(chunk):
             slot = SLOTS + ((tail + i) & mask) * words
             source = (done + i) * words
-            store_relaxed(ring, slot, tail + i)
-            for w in range(1, words):
-                store_relaxed(ring, slot + w, records[source + w])
-        tail += batch
+            for w in range(LINE, words, LINE):
+                line_to_shared(ring, slot + w, records, source + w)
+            head_line_to_shared(ring, slot, WRITING - (tail + i), records, source)
+            store_release(ring, slot, tail + i)
+        tail += chunk
         store_release(ring, TAIL, tail)
-        done += batch
+        done += chunk
     return tail
+
+
+@kernel("int64(int64[::1], int64[::1], int64, int64, int64)")
+def _resume(ring, cursor, at, position, capacity):  # type: ignore[no-untyped-def]
+    """Move a lapped reader half a ring behind the tail; 0 while the tail it can see does not show the lapping yet."""
+    oldest = load_acquire(ring, TAIL) - (capacity >> 1)
+    if oldest <= position:
+        return 0
+    store_release(cursor, at, oldest)
+    return LAPPED - (oldest - position)
 
 
 @kernel("int64(int64[::1], int64[::1], int64, int64[::1], int64, int64)")
@@ -78,25 +121,53 @@ def ring_poll(ring, cursor, at, out, capacity, words):  # type: ignore[no-untype
     mask = capacity - 1
     position = load_relaxed(cursor, at)
     tail = load_acquire(ring, TAIL)
-    room = out.shape[0] // words
-    ready = min(tail - position, room)
+    ready = min(tail - position, out.shape[0] // words)
     if ready <= 0:
         return 0
     if tail - position <= capacity:
         for i in range(ready):
             slot = SLOTS + ((position + i) & mask) * words
-            target = i * words
-            for w in range(words):
-                out[target + w] = load_relaxed(ring, slot + w)
+            for w in range(0, words, LINE):
+                line_from_shared(out, i * words + w, ring, slot + w)
         fence_acquire()
-        if load_relaxed(ring, INTENT) <= position + capacity:
+        if load_relaxed(ring, SLOTS + (position & mask) * words) == position:
             store_release(cursor, at, position + ready)
             return ready
-    # Half a ring of distance, so that the writer does not lap the reader again while it copies the next batch.
-    oldest = load_acquire(ring, TAIL) - (capacity >> 1)
-    lost = oldest - position
-    store_release(cursor, at, oldest)
-    return LAPPED - lost
+    return _resume(ring, cursor, at, position, capacity)
+
+
+@kernel("int64(int64[::1], int64[::1], int64, int64[::1], int64, int64)")
+def ring_poll_one(ring, cursor, at, out, capacity, words):  # type: ignore[no-untyped-def]
+    """Copy the next record, if it is there, to ``out`` and advance ``cursor[at]``: the path of least latency.
+
+    It looks at nothing but the record itself. Returns 1, 0, or ``LAPPED - lost`` like ``ring_poll``.
+    """
+    position = load_relaxed(cursor, at)
+    slot = SLOTS + (position & (capacity - 1)) * words
+    mark = load_acquire(ring, slot)
+    if mark == position:
+        for w in range(words):
+            out[w] = load_relaxed(ring, slot + w)
+        fence_acquire()
+        mark = load_relaxed(ring, slot)
+        if mark == position:
+            store_release(cursor, at, position + 1)
+            return 1
+    if mark < 0:
+        mark = WRITING - mark
+    if mark <= position:
+        return 0
+    return _resume(ring, cursor, at, position, capacity)
+
+
+@kernel("int64(int64[::1], int64, int64)")
+def ring_recover(ring, capacity, words):  # type: ignore[no-untyped-def]
+    """Move the tail over records that a dead writer published without having moved it. Returns the tail."""
+    tail = load_relaxed(ring, TAIL)
+    while load_acquire(ring, SLOTS + (tail & (capacity - 1)) * words) == tail:
+        tail += 1
+    store_release(ring, TAIL, tail)
+    return tail
 
 
 @kernel("int64(int64[::1])")
@@ -121,9 +192,8 @@ def cell_write(region, at, payload):  # type: ignore[no-untyped-def]
     version = load_relaxed(region, at) | 1
     store_relaxed(region, at, version)
     fence_release()
-    base = at + CELL_HEAD
-    for w in range(payload.shape[0]):
-        store_relaxed(region, base + w, payload[w])
+    for w in range(0, payload.shape[0], LINE):
+        line_to_shared(region, at + CELL_HEAD + w, payload, w)
     store_relaxed(region, at + 1, load_relaxed(region, at + 1) + 1)
     store_release(region, at, version + 1)
 
@@ -131,13 +201,12 @@ def cell_write(region, at, payload):  # type: ignore[no-untyped-def]
 @kernel("int64(int64[::1], int64, int64[::1], int64)")
 def cell_read(region, at, out, retries):  # type: ignore[no-untyped-def]
     """Copy the cell to ``out``. Returns its even version (0: never written), or TORN after ``retries`` vain tries."""
-    base = at + CELL_HEAD
     for _ in range(retries):
         before = load_acquire(region, at)
         if before & 1:
             continue
-        for w in range(out.shape[0]):
-            out[w] = load_relaxed(region, base + w)
+        for w in range(0, out.shape[0], LINE):
+            line_from_shared(out, w, region, at + CELL_HEAD + w)
         fence_acquire()
         if load_relaxed(region, at) == before:
             return before

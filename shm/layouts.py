@@ -81,7 +81,7 @@ __all__ = [
     "dtype_hash",
 ]  # fmt: skip
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 CACHE_LINE = 64
 
 RING_RECORDS = {

@@ -7,6 +7,15 @@ Header (64-bit words; one page is reserved so that payload starts page-aligned)
     16 writer pid   17 writer start ticks   18 writer incarnation
     62 ready (written last: a region without it was never finished)
 
+Invariants
+1. A name in the directory is a whole region: the file gets it when its header is complete and every page is there.
+2. The header never changes while the region lives, but for the writer's words (16 to 18).
+3. Generation: incarnation of the region, above 0. It becomes ``RETIRED`` when the region is removed, so that whoever
+   still maps it learns that nothing more will come (``verify_generation``).
+4. Writer: alive means that its pid has the start time of word 17; a reused pid is a dead writer. Taking the place of a
+   dead one happens under a lock of the file, so that of two heirs one is refused.
+5. Files are 0600. Readers' pages are mapped without write permission: a write by a reader faults.
+
 Rejected: ``multiprocessing.shared_memory``, whose resource tracker unlinks segments that other processes use; memmap
 of a growing file, where a full disk is SIGBUS instead of an error (creation here reserves every page).
 """
@@ -15,10 +24,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import mmap
 import os
+import shutil
+import stat
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -27,22 +40,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shm import memory
 from shm.errors import (
     RegionExists,
     RegionForeign,
     RegionFull,
     RegionMismatch,
     RegionMissing,
+    RegionReadOnly,
+    RegionReplaced,
     WriterTaken,
 )
-from shm.layouts import LAYOUT_VERSION
+from shm.layouts import LAYOUT_VERSION, dtype_hash
 
 MAGIC = 0x3148534144324C  # "L2DASH1"
 PAGE = 4096
-_H_MAGIC, _H_VERSION, _H_KIND, _H_DTYPE, _H_CAPACITY, _H_WORDS, _H_BYTES, _H_GENERATION = range(8)
-_H_CREATOR, _H_BOOT, _H_WALL, _H_MONO = 8, 9, 10, 11
+_H_MAGIC, _H_VERSION, _H_KIND, _H_DTYPE, _H_CAPACITY, _H_WORDS, _H_BYTES, H_GENERATION = range(8)
+_H_CREATOR, H_BOOT, _H_WALL, _H_MONO = 8, 9, 10, 11
 _H_WRITER, _H_WRITER_START, _H_INCARNATION = 16, 17, 18
 _H_READY = 62
+RETIRED = -1
+"""Generation of a region that has been removed."""
+_NO_ROOM = (errno.ENOSPC, errno.ENOMEM, errno.EFBIG, errno.EDQUOT)
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 Words = npt.NDArray[np.int64]
 
 
@@ -65,12 +85,22 @@ class RegionSpec:
     words: int
     """64-bit words of one record, cell payload or counter."""
     bytes: int
+    initial: tuple[tuple[int, int], ...] = ()
+    """Words that are not zero at birth: (offset, value)."""
 
 
 def boot_id_hash() -> int:
     """Signed 64-bit hash of this boot's id: a region of another boot is dead, whatever its pids say."""
     text = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def process_name(pid: int) -> str:
+    """Name of a process as ps shows it; "?" if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return "?"
 
 
 def start_ticks(pid: int) -> int:
@@ -81,6 +111,16 @@ def start_ticks(pid: int) -> int:
         return 0
     fields = stat.rsplit(")", 1)[1].split()
     return 0 if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def _refused(error: OSError, what: str, directory: Path, spec: RegionSpec) -> Exception:
+    """The named error for what the operating system said; the error itself if it is none of the expected ones."""
+    if error.errno in _NO_ROOM:
+        free = shutil.disk_usage(directory).free
+        return RegionFull(f"{what}: {spec.bytes} bytes needed, {free} free in {directory} ({error.strerror})")
+    if error.errno in _READ_ONLY:
+        return RegionReadOnly(f"{what}: {error.strerror}; it must belong to user {os.getuid()} and be writable")
+    return error
 
 
 class _Address:
@@ -99,33 +139,42 @@ class _Address:
 class Region:
     """A mapped region. ``words`` is the whole file as int64, read-only unless asked otherwise."""
 
-    def __init__(self, path: Path, spec: RegionSpec, mapping: mmap.mmap, writable: bool) -> None:
+    def __init__(
+        self, path: Path, spec: RegionSpec, mapping: mmap.mmap, writable: bool, generation: int | None = None
+    ) -> None:
         self.path = path
         self.spec = spec
         self.writable = writable
         self._mapping = mapping
         self.words: Words = np.asarray(_Address(mapping))
+        self.generation = int(self.words[H_GENERATION]) if generation is None else generation
+        """Incarnation of the region as it was when mapped."""
 
     @classmethod
     def create(cls, directory: Path, spec: RegionSpec, generation: int) -> Region:
         """Create the file with every page reserved; readers see it only when its header is complete.
 
-        Raises RegionExists, RegionFull.
+        Raises RegionExists, RegionFull, RegionReadOnly, RegionMissing (no such directory).
         """
         path = directory / spec.name
         if path.exists():
             raise RegionExists(f"region {spec.name} exists already in {directory}: another instance, or an unclean end")
         temporary = directory / f".{spec.name}.{os.getpid()}"
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError as error:
+            raise RegionMissing(f"no directory {directory} for region {spec.name}: `l2dash up` makes it") from error
+        except OSError as error:
+            raise _refused(error, f"region {spec.name} can't be made in {directory}", directory, spec) from error
         try:
             try:
+                os.ftruncate(fd, spec.bytes)
+                mapping = mmap.mmap(fd, spec.bytes)
+                memory.advise_huge(mapping, spec.bytes, fill=True)
                 os.posix_fallocate(fd, 0, spec.bytes)
             except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
-                    raise RegionFull(f"no room for region {spec.name}: {spec.bytes} bytes in {directory}") from error
-                raise
-            mapping = mmap.mmap(fd, spec.bytes)
-            region = cls(path, spec, mapping, True)
+                raise _refused(error, f"no room for region {spec.name}", directory, spec) from error
+            region = cls(path, spec, mapping, True, generation)
             header: dict[int, int] = {
                 _H_MAGIC: MAGIC,
                 _H_VERSION: LAYOUT_VERSION,
@@ -134,11 +183,12 @@ class Region:
                 _H_CAPACITY: spec.capacity,
                 _H_WORDS: spec.words,
                 _H_BYTES: spec.bytes,
-                _H_GENERATION: generation,
+                H_GENERATION: generation,
                 _H_CREATOR: os.getpid(),
-                _H_BOOT: boot_id_hash(),
+                H_BOOT: boot_id_hash(),
                 _H_WALL: time.time_ns(),
                 _H_MONO: time.monotonic_ns(),
+                **dict(spec.initial),
                 _H_READY: 1,
             }
             for at, value in header.items():
@@ -155,20 +205,26 @@ class Region:
     def attach(cls, directory: Path, spec: RegionSpec, *, writable: bool = False) -> Region:
         """Map an existing region after checking every header field.
 
-        Raises RegionMissing, RegionForeign, RegionMismatch (naming the field and both values).
+        Raises RegionMissing, RegionForeign, RegionReadOnly, RegionMismatch (naming the field and both values).
         """
         path = directory / spec.name
         try:
             fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise RegionMissing(f"no region {spec.name} in {directory}: the instance is not up (l2dash up)") from error
+        except OSError as error:
+            access = "written" if writable else "read"
+            raise _refused(error, f"region {spec.name} in {directory} can't be {access}", directory, spec) from error
         try:
             size = os.fstat(fd).st_size
             if size < PAGE:
                 raise RegionForeign(f"region {spec.name}: {size} bytes, shorter than a header of {PAGE}")
-            mapping = mmap.mmap(fd, size, access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
+            # Populated, so that no access on a hot path is the first one to its page.
+            prot = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+            mapping = mmap.mmap(fd, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=prot)
         finally:
             os.close(fd)
+        memory.advise_huge(mapping, size)
         region = cls(path, spec, mapping, writable)
         w = region.words
         if int(w[_H_MAGIC]) != MAGIC or int(w[_H_READY]) != 1:
@@ -182,7 +238,7 @@ class Region:
             ("capacity", _H_CAPACITY, spec.capacity),
             ("record words", _H_WORDS, spec.words),
             ("bytes", _H_BYTES, spec.bytes),
-            ("boot id", _H_BOOT, boot_id_hash()),
+            ("boot id", H_BOOT, boot_id_hash()),
         )
         for field, at, value in expected:
             if int(w[at]) != value:
@@ -197,15 +253,61 @@ class Region:
     def take_writer(self) -> int:
         """Register this process as the writer; returns its incarnation (1 for the first).
 
-        Raises WriterTaken, naming the pid, if the registered writer is another process that lives.
+        Raises WriterTaken, naming process and pid, if the registered writer is another process that lives;
+        RegionReplaced if the region is no longer the one of its name.
         """
-        pid, started = int(self.words[_H_WRITER]), int(self.words[_H_WRITER_START])
-        if pid and pid != os.getpid() and start_ticks(pid) == started:
-            raise WriterTaken(f"region {self.spec.name} has a living writer: pid {pid}; stop it first")
-        self.words[_H_WRITER] = os.getpid()
-        self.words[_H_WRITER_START] = start_ticks(os.getpid())
-        self.words[_H_INCARNATION] += 1
-        return int(self.words[_H_INCARNATION])
+        with self._locked():
+            pid, started = int(self.words[_H_WRITER]), int(self.words[_H_WRITER_START])
+            if pid and pid != os.getpid() and start_ticks(pid) == started:
+                raise WriterTaken(
+                    f"region {self.spec.name} has a living writer, {process_name(pid)} with pid {pid}; "
+                    f"this process ({process_name(os.getpid())}, pid {os.getpid()}) may not write: stop the first one"
+                )
+            self.words[_H_WRITER] = os.getpid()
+            self.words[_H_WRITER_START] = start_ticks(os.getpid())
+            self.words[_H_INCARNATION] += 1
+            return int(self.words[_H_INCARNATION])
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Alone among processes, as long as the region is the one of its name."""
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise RegionReplaced(f"region {self.spec.name} was removed from {self.path.parent}") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            self.verify_generation()
+            yield
+        finally:
+            os.close(fd)
+
+    def expect(self, kind: RegionKind, dtype: np.dtype[np.void]) -> None:
+        """Raise RegionMismatch unless the region holds that kind of structure with records of ``dtype``."""
+        if self.spec.kind != kind:
+            raise RegionMismatch(
+                f"region {self.spec.name} is a {self.spec.kind.name}, this program wants a {kind.name}"
+            )
+        if self.spec.dtype_hash != dtype_hash(dtype):
+            raise RegionMismatch(
+                f"region {self.spec.name}: records have dtype hash {self.spec.dtype_hash} and {self.spec.words * 8} "
+                f"bytes, this program wants {dtype_hash(dtype)} and {dtype.itemsize}"
+            )
+
+    def verify_generation(self) -> None:
+        """Raise RegionReplaced if the region was removed or made anew since it was mapped."""
+        now = int(self.words[H_GENERATION])
+        if now != self.generation:
+            state = "was removed" if now == RETIRED else f"is of generation {now}"
+            raise RegionReplaced(f"region {self.spec.name} {state}; this process mapped generation {self.generation}")
+
+    def retire(self) -> None:
+        """Tell every process that maps the region that nothing more will come. The caller then unlinks it."""
+        self.words[H_GENERATION] = RETIRED
+
+    def lock_pages(self) -> str:
+        """Pin the pages in memory (``mlock``). Returns "" or the reason why the kernel refused."""
+        return memory.lock(self.words.ctypes.data, self.words.nbytes)
 
     @property
     def writer_alive(self) -> bool:
@@ -215,10 +317,6 @@ class Region:
     @property
     def writer_pid(self) -> int:
         return int(self.words[_H_WRITER])
-
-    @property
-    def generation(self) -> int:
-        return int(self.words[_H_GENERATION])
 
     @property
     def anchors(self) -> tuple[int, int]:
@@ -236,3 +334,23 @@ class Region:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def check_region(region: Region) -> list[str]:
+    """Every broken invariant of a region's header, in words; empty if sound."""
+    w, name, spec = region.words, region.spec.name, region.spec
+    found = {"magic": (int(w[_H_MAGIC]), MAGIC), "layout version": (int(w[_H_VERSION]), LAYOUT_VERSION)}
+    found |= {"kind": (int(w[_H_KIND]), spec.kind), "dtype hash": (int(w[_H_DTYPE]), spec.dtype_hash)}
+    found |= {"capacity": (int(w[_H_CAPACITY]), spec.capacity), "record words": (int(w[_H_WORDS]), spec.words)}
+    found |= {
+        "bytes": (int(w[_H_BYTES]), spec.bytes),
+        "file size": (w.nbytes, spec.bytes),
+        "ready": (int(w[_H_READY]), 1),
+    }
+    found |= {"generation": (int(w[H_GENERATION]), region.generation)}
+    broken = [f"{name}: {field} is {is_}, not {want}" for field, (is_, want) in found.items() if is_ != want]
+    if (int(w[_H_WRITER]) != 0) != (int(w[_H_INCARNATION]) > 0):
+        broken.append(f"{name}: writer pid {int(w[_H_WRITER])} with incarnation {int(w[_H_INCARNATION])}")
+    if region.path.exists() and stat.S_IMODE(region.path.stat().st_mode) != 0o600:
+        broken.append(f"{name}: mode {stat.S_IMODE(region.path.stat().st_mode):o}, not 600")
+    return broken

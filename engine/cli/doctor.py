@@ -15,6 +15,8 @@ import click
 from engine.cli import show
 from engine.cli.settings import json_option, target_options, target_or_starting
 from engine.config import Config
+from shm import memory
+from shm.memory import Granted
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 SHM_NEED = 128 * 1024 * 1024
@@ -51,8 +53,8 @@ def doctor(config_file: Path | None, instance: str | None, as_json: bool) -> int
 def examine(config: Config) -> Iterator[Finding]:
     """Every finding, in the order of the machine: processor, kernel, memory, disk, network."""
     checks: tuple[Callable[[Config], Finding], ...] = (
-        cores, isolation, governor, clock_source, clock_synchronised, memory_lock, open_files, shared_memory,
-        kernel_cache, disk, state_directory, model, cockpit_port, health_port, gateway,
+        cores, isolation, governor, clock_source, clock_synchronised, memory_lock, huge_pages, open_files,
+        shared_memory, leftovers, kernel_cache, disk, state_directory, model, cockpit_port, health_port, gateway,
     )  # fmt: skip
     for check in checks:
         yield check(config)
@@ -115,16 +117,49 @@ def clock_synchronised(config: Config) -> Finding:
     return Finding("clock", OK, "synchronised")
 
 
+def granted_to(config: Config) -> dict[str, Granted]:
+    """What the kernel gave each living service of its regions, read back from its ``smaps``."""
+    from engine.runtime.instance import living
+
+    return {life.service: memory.granted(config.shm_dir, life.pid) for life in living(config)}
+
+
 def memory_lock(config: Config) -> Finding:
+    """The limit before a start; what was really locked once services run."""
     soft = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-    words = "unlimited" if soft == resource.RLIM_INFINITY else f"{soft // 1024} KiB"
+    words = "unlimited" if soft == resource.RLIM_INFINITY else f"limit {soft // 1024} KiB"
+    got = granted_to(config)
+    if got:
+        mapped, locked = sum(g.mapped for g in got.values()), sum(g.locked for g in got.values())
+        words += f"; {_size(locked)} of {_size(mapped)} of regions mapped by {len(got)} services are locked"
+        if config.runtime.mlock and locked < mapped:
+            short = min(got, key=lambda name: got[name].locked / max(1, got[name].mapped))
+            words += f", least {short} with {_size(got[short].locked)} of {_size(got[short].mapped)}"
+            return Finding("memory lock", FAIL, words, "raise LimitMEMLOCK of the unit to infinity and restart it")
     if not config.runtime.mlock:
-        return Finding("memory lock", OK, f"{words}, not asked for (runtime.mlock)")
-    if soft == resource.RLIM_INFINITY or soft > 1 << 30:
+        return Finding("memory lock", OK, f"{words}; not asked for (runtime.mlock)")
+    if got or soft == resource.RLIM_INFINITY or soft > 1 << 30:
         return Finding("memory lock", OK, words)
     return Finding(
         "memory lock", FAIL, words, "runtime.mlock needs LimitMEMLOCK=infinity (units set it) or `ulimit -l unlimited`"
     )
+
+
+def huge_pages(config: Config) -> Finding:
+    """What the tmpfs gives a region of a few huge pages that is made for the purpose, and what services really have."""
+    root = Path(config.instance.shm_root)
+    try:
+        trial = memory.trial(root)
+    except OSError as error:
+        return Finding("huge pages", WARN, f"{root}: {error.strerror}", "")
+    got = granted_to(config)
+    words = f"{root} gave {_size(trial.huge)} of {_size(trial.mapped)} asked for"
+    if got:
+        huge, mapped = sum(g.huge for g in got.values()), sum(g.mapped for g in got.values())
+        words += f"; services have {_size(huge)} of {_size(mapped)} of their regions in huge pages"
+    if trial.huge or config.instance.mode != "live":
+        return Finding("huge pages", OK, words)
+    return Finding("huge pages", WARN, words, f"mount -o remount,huge=advise {root} before the start: fewer TLB misses")
 
 
 def open_files(config: Config) -> Finding:
@@ -145,6 +180,16 @@ def shared_memory(config: Config) -> Finding:
     if free + used >= SHM_NEED:
         return Finding("shared memory", OK, words)
     return Finding("shared memory", FAIL, words, f"enlarge it: mount -o remount,size=1G {root} (containers: shm_size)")
+
+
+def leftovers(config: Config) -> Finding:
+    from shm.janitor import leftovers as found
+
+    left = found(Path(config.instance.shm_root))
+    if not left:
+        return Finding("leftovers", OK, "none of earlier boots or crashed starts")
+    words = "; ".join(f"{one.path.name}: {one.why}" for one in left)
+    return Finding("leftovers", WARN, words, "the next `l2dash up` removes them")
 
 
 def kernel_cache(config: Config) -> Finding:

@@ -47,6 +47,7 @@ from engine.strategy.regime_kernel import CANCEL, DECISION, MEMORY, NOTHING, PAR
 from engine.strategy.protocol import EXPIRY_NS, OWN_ORDERS, Purpose
 from shm.atomics import cpu_pause, fence_full, load_acquire, store_release
 from shm.counters import counter_add, histogram_record
+from shm.wait import AWAKE, FUTEX
 from shm.kernels import CELL_HEAD, SLOTS, TAIL, TORN, cell_read, cell_write, ring_publish, ring_tail
 from shm.layouts import BOOK, INTENT, LEASE, MODEL, SIGNAL, SIGNAL_VALID, SIGNAL_WARMING, TICK
 
@@ -429,13 +430,14 @@ def follow(hot, n):  # type: ignore[no-untyped-def]
 
 @kernel(_i8(_i8, _i8, _i8))
 def ring_bells(pairs, count, byte):  # type: ignore[no-untyped-def]
-    """Wake whoever sleeps; 1 if the FIFO of one of them is not open yet."""
+    """Wake whoever sleeps; 1 if one of them must be woken otherwise: by a futex, or its FIFO is not open yet."""
     p = numba.carray(_pointer(pairs), (2 * count,), np.int64)
     closed = 0
     fence_full()
     for b in range(count):
-        if word_at(p[2 * b]) != 0:
-            if p[2 * b + 1] < 0:
+        how = word_at(p[2 * b])
+        if how != AWAKE:
+            if how == FUTEX or p[2 * b + 1] < 0:
                 closed = 1
             else:
                 _write(np.int32(p[2 * b + 1]), byte, 1)

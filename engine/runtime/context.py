@@ -23,6 +23,7 @@ from shm.counters import Counters
 from shm.errors import NotDeclared
 from shm.region import Region, RegionSpec, Words
 from shm.ring import Gate, RingReader, RingWriter, cursor_at
+from shm.wait import tail_address
 
 
 class Context:
@@ -94,7 +95,7 @@ class Context:
         ring = topology.ring(name)
         dtype = layouts.RING_RECORDS[ring.record]
         if self.service == topology.CLI:
-            reader = RingReader(self._region(topology.ring_region(ring)), dtype, np.zeros(1, np.int64), 0, batch=batch)
+            reader = RingReader(self._region(topology.ring_region(ring)), dtype, np.zeros(8, np.int64), 0, batch=batch)
             reader.skip_to_end()
             return reader
         if self.service not in ring.lossy and self.service not in ring.gate:
@@ -127,18 +128,26 @@ class Context:
         if service not in self._bells:
             words = self._region(topology.cursor_region(service)).words
             path = self.directory / topology.doorbell_name(service)
-            self._bells[service] = Bell(path, words, cursor_at(topology.sleep_line(service)))
+            common = [r for r in topology.reads(service) if r.writer == self.service]
+            tail = tail_address(self._region(topology.ring_region(common[0])).words) if common else 0
+            self._bells[service] = Bell(path, words, cursor_at(topology.sleep_line(service)), tail)
         return self._bells[service]
 
-    def doorbell(self) -> Doorbell:
-        """This service's own doorbell."""
+    def doorbell(self, *, futex: bool = False) -> Doorbell:
+        """This service's own doorbell. ``futex``: sleep on its rings while it watches no descriptors."""
         words = self._region(topology.cursor_region(self.service), writable=True).words
         path = self.directory / topology.doorbell_name(self.service)
-        return Doorbell(path, words, cursor_at(topology.sleep_line(self.service)))
+        rings = [self._region(topology.ring_region(r)).words for r in topology.reads(self.service)] if futex else []
+        return Doorbell(path, words, cursor_at(topology.sleep_line(self.service)), rings)
 
     def wake(self, service: str) -> None:
         """Ring a service if it sleeps. Call after publishing."""
         self.bell(service).ring()
+
+    def lock_memory(self) -> str:
+        """Pin every attached region in memory. Returns "" or what the kernel refused, and why."""
+        refused = [f"{r.spec.name} ({reason})" for r in self._regions.values() if (reason := r.lock_pages())]
+        return ", ".join(refused)
 
     def start_heartbeat(self, now_ns: int, pid: int = 0) -> Heartbeat:
         """``pid`` where one process plays several (simulation)."""

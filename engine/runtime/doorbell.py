@@ -1,11 +1,14 @@
-"""The doorbell: how a sleeping service is woken when it waits for sockets and rings at once.
+"""The doorbell: how an idle service sleeps and how whoever publishes for it wakes it.
 
-One FIFO per service in the instance directory, and one word that says whether the service sleeps. A producer pays for
-a wake-up only if somebody sleeps. Sleeper: announce, full fence, look once more, sleep with a bound. Producer: publish,
-full fence, look at the word, write one byte. With a fence missing on either side both could miss each other; the bound
-turns even that into a delay.
+A service that waits for rings only sleeps on the futexes of their tails (``shm.wait``). One that waits for sockets as
+well can't: it has one FIFO in the instance directory, which sockets and rings share an epoll with. Either way one word
+of the sleeper's says how it wants to be woken, and a producer pays for a system call only if it sleeps.
 
-Rejected: a futex, which can't be waited for together with a socket; an eventfd, which needs descriptor passing.
+Sleeper: announce, full fence, look again, sleep with a bound. Producer: publish, full fence, look at the word, wake.
+With a fence missing on either side both could miss each other; the bound turns even that into a delay.
+
+Rejected: futexes for everybody, which can't be waited for together with a socket; an eventfd, which needs descriptor
+passing; a FIFO for everybody, where a ring costs a write, a read and an epoll more than the futex does.
 """
 
 from __future__ import annotations
@@ -13,30 +16,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from select import EPOLLIN, epoll
 
-from shm.atomics import fence_full, load_acquire, store_relaxed
-from shm.jit import kernel
 from shm.region import Words
-
-
-@kernel("void(int64[::1], int64, int64)")
-def _announce(words, at, value):  # type: ignore[no-untyped-def]
-    store_relaxed(words, at, value)
-    fence_full()
-
-
-@kernel("int64(int64[::1], int64)")
-def _sleeps(words, at):  # type: ignore[no-untyped-def]
-    fence_full()
-    return load_acquire(words, at)
+from shm.wait import AWAKE, DOORBELL, FUTEX, Sleep, announce, asleep, wake_all
 
 
 class Doorbell:
-    """The sleeper's side."""
+    """The sleeper's side. ``rings``: the words of every ring it reads; empty to sleep on the FIFO always."""
 
-    def __init__(self, path: Path, words: Words, at: int) -> None:
+    def __init__(self, path: Path, words: Words, at: int, rings: Sequence[Words] = ()) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkfifo(path, 0o600)
         self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -44,6 +35,7 @@ class Doorbell:
         self._epoll = epoll()
         self._epoll.register(self._fd, EPOLLIN)
         self._fds: tuple[int, ...] = ()
+        self._futexes = Sleep(rings) if rings else None
 
     def watch(self, fds: tuple[int, ...]) -> None:
         """Also wake for these descriptors (a changed set replaces the former)."""
@@ -58,13 +50,22 @@ class Doorbell:
         self._fds = fds
 
     def announce(self) -> None:
-        """From now on producers ring. Look for work once more before ``sleep``."""
-        _announce(self._words, self._at, 1)
+        """From now on producers wake. Look for work once more before ``sleep``."""
+        if self._futexes is None or self._fds:
+            announce(self._words, self._at, DOORBELL)
+        else:
+            announce(self._words, self._at, FUTEX)
+            self._futexes.remember()
 
     def sleep(self, timeout_s: float) -> None:
-        """Wait for a ring, a watched descriptor or the bound; then stop being rung."""
+        """Wait for a producer, a watched descriptor or the bound; then stop being woken."""
+        if self._futexes is not None and not self._fds:
+            if timeout_s > 0:
+                self._futexes.sleep(timeout_s)
+            announce(self._words, self._at, AWAKE)
+            return
         events = self._epoll.poll(timeout_s)
-        _announce(self._words, self._at, 0)
+        announce(self._words, self._at, AWAKE)
         for fd, _ in events:
             if fd == self._fd:
                 with contextlib.suppress(BlockingIOError):
@@ -76,10 +77,10 @@ class Doorbell:
 
 
 class Bell:
-    """A producer's side: rings one service if it sleeps."""
+    """A producer's side: wakes one service if it sleeps. ``tail``: futex of a ring that it reads and we write, or 0."""
 
-    def __init__(self, path: Path, words: Words, at: int) -> None:
-        self._path, self._words, self._at = path, words, at
+    def __init__(self, path: Path, words: Words, at: int, tail: int = 0) -> None:
+        self._path, self._words, self._at, self._tail = path, words, at, tail
         self._fd = -1
 
     @property
@@ -93,7 +94,12 @@ class Bell:
         return self._fd
 
     def ring(self) -> None:
-        if not _sleeps(self._words, self._at):
+        how = asleep(self._words, self._at)
+        if how == AWAKE:
+            return
+        if how == FUTEX:
+            if self._tail:
+                wake_all(self._tail)
             return
         try:
             if self._fd < 0:

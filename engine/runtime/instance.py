@@ -12,12 +12,12 @@ from pathlib import Path
 from engine import topology
 from engine.config import Config, dump, load
 from engine.domain.codes import ServiceState
+from shm import janitor
 from shm.cell import CellReader
 from shm.errors import RegionMissing, ShmError
 from shm.layouts import HEARTBEAT
-from shm.region import Region, boot_id_hash, start_ticks
+from shm.region import Region, start_ticks
 
-_H_BOOT = 9
 CONFIG_FILE = "config.toml"
 _TORN_TRIES, _TORN_PAUSE_S = 10, 0.0005
 
@@ -78,7 +78,8 @@ def living(config: Config) -> list[Life]:
 def create(config: Config) -> int:
     """Make every region, or continue with those of an instance whose processes are all gone. Returns the generation.
 
-    Regions of a dead boot are removed first. Raises InstanceRunning, RegionMismatch (another layout), RegionFull.
+    What dead boots and crashed creators left is removed first. Raises InstanceRunning, RegionMismatch (another layout),
+    RegionFull, RegionReadOnly.
     """
     directory = config.shm_dir
     alive = living(config)
@@ -87,22 +88,22 @@ def create(config: Config) -> int:
             f"instance {config.instance.name} is running ({alive[0].service} has pid {alive[0].pid}); "
             f"stop it with `l2dash down` or choose another instance.name"
         )
+    janitor.sweep(directory.parent)
     generation = 1
     if directory.exists():
-        if _of_dead_boot(directory):
-            shutil.rmtree(directory)
-        else:
-            missing = []
-            for spec in topology.regions():
-                try:
-                    with Region.attach(directory, spec) as region:
-                        generation = max(generation, region.generation)
-                except RegionMissing:
-                    missing.append(spec)
-            for spec in missing:
-                Region.create(directory, spec, generation).close()
-            _write_config(config)
-            return generation
+        missing = []
+        for spec in topology.regions():
+            try:
+                with Region.attach(directory, spec) as region:
+                    generation = max(generation, region.generation)
+            except RegionMissing:
+                missing.append(spec)
+        if missing:
+            generation += 1  # a cursor into a region that is gone must not count in the one that takes its place
+        for spec in missing:
+            Region.create(directory, spec, generation).close()
+        _write_config(config)
+        return generation
     directory.mkdir(mode=0o700, parents=True)
     try:
         for spec in topology.regions():
@@ -112,15 +113,6 @@ def create(config: Config) -> int:
         raise
     _write_config(config)
     return generation
-
-
-def _of_dead_boot(directory: Path) -> bool:
-    spec = next(iter(topology.regions()))
-    with contextlib.suppress(OSError):
-        raw = (directory / spec.name).read_bytes()[: (_H_BOOT + 1) * 8]
-        if len(raw) == (_H_BOOT + 1) * 8:
-            return int.from_bytes(raw[-8:], "little", signed=True) != boot_id_hash()
-    return False
 
 
 def _write_config(config: Config) -> None:
@@ -137,7 +129,7 @@ def remove(config: Config) -> None:
     alive = living(config)
     if alive:
         raise InstanceRunning(f"{alive[0].service} still runs with pid {alive[0].pid}")
-    shutil.rmtree(config.shm_dir, ignore_errors=True)
+    janitor.remove(config.shm_dir)
 
 
 def running_config(name: str = "default", shm_root: str = "/dev/shm") -> Config | None:

@@ -27,6 +27,8 @@ from engine.runtime.stopping import SIGNALS, StopRequest
 from shm.errors import ShmError
 
 _GC_EVERY_NS = 2_000_000_000
+IDLE_TURNS = 20
+"""Turns without work before a service that was told to spin first gives up its core: some 50 µs."""
 _PR_SET_NAME, _PR_SET_PDEATHSIG = 15, 1
 
 
@@ -166,11 +168,13 @@ class Runner:
     def run(self) -> None:
         seat, context = self.seat, self.seat.context
         say_state(context, ServiceState.WARMING)
-        bell = context.doorbell()
+        bell = context.doorbell(futex=context.config.runtime.wait in ("auto", "spin-then-futex"))
         cores = len(allowed_cores())
         seat.agent.on_start(context.clock.now_ns())
         settle(context, self._placed)
         prioritise(context)
+        if context.config.runtime.mlock and (refused := context.lock_memory()):
+            context.log.warning("memory is not locked: %s", refused)
         freeze()
         loop = Loop(context, bell, waits(context.config.runtime, seat.service, cores, self._placed))
         try:
@@ -210,6 +214,7 @@ class Loop:
     def __init__(self, context: Context, bell: Any, wait: str) -> None:
         self._clock = context.clock
         self._bell, self._wait = bell, wait
+        self._spins = IDLE_TURNS if wait.startswith("spin-then") else 0
         self._every_ns = int(context.config.runtime.housekeeping_ms * 1e6)
         self._sleep_s = topology.service(context.service).sleep_ms / 1e3
 
@@ -224,6 +229,7 @@ class Loop:
         """Until ``ended``. ``seats`` may change in ``beaten``, which is called after each heartbeat of a seat."""
         clock, bell, spin = self._clock, self._bell, self._wait == "busy-spin"
         next_duties = next_gc = clock.now_ns()
+        idle = 0
         while not ended():
             now = clock.now_ns()
             done = turn(now)
@@ -236,8 +242,12 @@ class Loop:
                     gc.collect(0)
                 bell.watch(fds())
             if done or spin:
+                idle = 0
                 continue
-            if self._wait == "yield":
+            idle += 1
+            if idle <= self._spins:
+                continue
+            if self._wait in ("yield", "spin-then-yield"):
                 os.sched_yield()
                 continue
             bell.announce()

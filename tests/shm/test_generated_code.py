@@ -19,7 +19,7 @@ def lines(kernel: Any, *needles: str) -> list[str]:
     return [line for line in llvm(kernel).splitlines() if all(n in line for n in needles)]
 
 
-def test_publish_fences_after_the_intent_and_releases_the_tail() -> None:
+def test_publish_fences_after_the_marks_and_releases_mark_and_tail() -> None:
     assert lines(kernels.ring_publish, "fence release")
     assert lines(kernels.ring_publish, "store atomic", "release")
 
