@@ -25,6 +25,8 @@ from engine.market.layout import (
     SPREAD_SAMPLE_NS,
     Fault,
 )
+from engine.market.micro import observe
+from engine.market.micro import price as micro_price
 from shm.jit import kernel
 
 _ASK, _BID = 0, 1
@@ -138,7 +140,11 @@ def commit(state: Any, s: int) -> int:
         me["mid"] = mid
         me["spread"] = ask - bid
         me["imbalance"] = (bid_size - ask_size) / (bid_size + ask_size)
-        me["fair"] = (ask * bid_size + bid * ask_size) / (bid_size + ask_size)
+        if was == 1 and t >= me["settled_ns"]:
+            observe(state, s, bid, ask, bid_size, ask_size)
+        else:
+            me["micro_at"] = 0
+        me["fair"] = micro_price(state, s, bid, ask, bid_size, ask_size)
         if me["mid_open"] == 0.0:
             me["mid_open"] = mid
     me["usable"] = usable

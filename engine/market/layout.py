@@ -22,6 +22,9 @@ GAP_RING = 256
 SPREAD_RING = 300
 SPREAD_SAMPLE_NS = 1_000_000_000
 FAIR_BUCKETS = 60
+MICRO_SPREADS, MICRO_BUCKETS = 3, 10
+"""Spreads in ticks, from 1, and buckets of queue imbalance that the micro-price tells apart (see ``micro``)."""
+MICRO_STATES = MICRO_SPREADS * MICRO_BUCKETS
 SETTLE_NS = 250_000_000
 """After a reset the rows come back one by one: no flow is counted for this long."""
 CROSSED_NS = 500_000_000
@@ -67,7 +70,7 @@ SYMBOL = np.dtype(
         ("next_size", "<f8", (2, BOOK_LEVELS)),
         ("usable", "<i8"),  # both sides there, not crossed, no fault
         ("mid", "<f8"),
-        ("fair", "<f8"),  # weighted mid
+        ("fair", "<f8"),  # micro-price, or weighted mid
         ("imbalance", "<f8"),
         ("spread", "<f8"),
         # news that is not yet in the levels
@@ -111,6 +114,14 @@ SYMBOL = np.dtype(
         ("fair_ns", "<f8", (FAIR_BUCKETS,)),
         ("fair_bucket_ns", "<f8"),
         ("fair_min_ns", "<f8"),
+        # micro-price: steps of the book seen so far, and what follows from them
+        ("micro_at", "<i8"),  # state of the last book + 1; 0 none
+        ("micro_mid", "<f8"),
+        ("micro_known", "<i8"),  # 1: micro_adjust counts
+        ("micro_stay", "<f8", (MICRO_STATES, MICRO_STATES)),
+        ("micro_leave", "<f8", (MICRO_STATES, MICRO_STATES)),
+        ("micro_drift", "<f8", (MICRO_STATES,)),  # ticks
+        ("micro_adjust", "<f8", (MICRO_STATES,)),  # ticks
     ]
 )
 

@@ -12,6 +12,7 @@ from typing import Any
 from engine.market.book import examine, is_valid
 from engine.market.features import fair_reference
 from engine.market.ktypes import BOOKS, I1, MODELS, SIGNALS, STATE, i8
+from engine.market.micro import price as micro_price
 from shm.jit import kernel
 from shm.layouts import BOOK_LEVELS, SIGNAL_BAR, SIGNAL_VALID, SIGNAL_WARMING
 
@@ -80,7 +81,7 @@ def fill_book(state: Any, s: int, books: Any, now_ns: int) -> int:
     if bids > 0 and asks > 0:
         mid = 0.5 * (bid + ask)
         book["mid"] = mid
-        book["micro_price"] = (ask * bid_size + bid * ask_size) / (bid_size + ask_size)
+        book["micro_price"] = micro_price(state, s, bid, ask, bid_size, ask_size)
         book["spread_bps"] = (ask - bid) / mid * 1e4
     else:
         # one side is gone: the last trade is the only mark left, and nobody may call it a quote (rows say so)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.domain.instruments import MAX_SYMBOLS, Instrument
-from engine.market import features, publish
+from engine.market import features, micro, publish
 from engine.market.book import check, set_fault
 from engine.market.layout import (
     BAR,
@@ -103,6 +103,8 @@ class Market:
         closed = 0
         while t_ns >= end:
             n = features.close_bars(self.state, end, float(self.bar_ns), self.bars)
+            # One symbol per bar end: a solution costs a fraction of a millisecond, all at once would be felt.
+            micro.refresh(self.state[end // self.bar_ns % len(self.state)])
             closed += 1
             end += self.bar_ns
             if closed > MAX_EMPTY_BARS:
