@@ -157,12 +157,16 @@ class EmergencyConnection:
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise OSError(code, f"connect to {self.address[0]}:{self.address[1]}: {errno.errorcode.get(code, code)}")
+        self._greet()
+        return True
+
+    def _greet(self) -> None:
+        """TCP stands: the API handshake begins."""
         self._connected = True
         self._codec = EmergencyCodec(self.client_id)
         self._out = bytearray(self._codec.hello())
         self._queue.clear()
         self.next_order_id, self.accounts, self.broker_lost_ns = 0, (), 0
-        return True
 
     def _receive(self, now_ns: int) -> list[Message]:
         assert self._socket is not None

@@ -48,6 +48,9 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "models": Entry("models", "models", "List, promote and roll back models"),
         "backtest": Entry("backtest", "backtest", "Trade order-book files with the same agents, out of sample"),
         "replay": Entry("replay", "replay", "Run a recorded day through the same agents, and compare"),
+        "simulate": Entry(
+            "simulate", "simulate", "Search for faults: all agents, a faulty broker, one simulated clock"
+        ),
         "bench": Entry("research", "bench", "Run the benchmarks"),
         "drill": Entry("drill", "drill", "Trip guardrails on a private sim system and show the course with times"),
         "paper-gateway": Entry("gateway", "paper_gateway", "Run the embedded broker alone, for any IB client"),

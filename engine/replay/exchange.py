@@ -1,6 +1,6 @@
 """A broker in memory: a market that fills orders, one margin account, and the news that the broker would tell of them.
 
-It knows no latency and no client: every method is called at the exchange's time and returns what is told, in the order
+It knows no latency: every method is called at the exchange's time and returns what is told, in the order
 in which a gateway tells it. Positions, cash and commissions are those of the embedded gateway (``engine.paper``).
 """
 
@@ -35,6 +35,7 @@ class HeldOrder:
     status: str = "PreSubmitted"
     filled: float = 0.0
     value: float = 0.0
+    client: int = 0
 
     @property
     def working(self) -> bool:
@@ -67,13 +68,20 @@ class SimExchange:
         self._wall = wall
         self.account = Account.opened(equity_usd, trading_day(wall(now_ns) / 1e9))
         self._orders: dict[int, HeldOrder] = {}
-        self._perm_of: dict[int, int] = {}
+        self._perm_of: dict[tuple[int, int], int] = {}
         self._executions: list[n.ExecutionNews] = []
         self._out: Events = np.zeros(8192, MARKET_EVENT)
         self._now_ns = now_ns - 1  # what happens at ``now_ns`` itself has not been played
         self._touched = True
         """A request has changed the market since it was last asked what happened."""
         self.next_order_id = 1
+
+    def find(self, order_id: int, client: int = 0) -> HeldOrder | None:
+        """An order by the id that its client gave it; client 0 is the one of the exchange's constructor."""
+        return self._orders.get(self._perm_of.get((client or self._client_id, order_id), 0))
+
+    def order(self, perm_id: int) -> HeldOrder:
+        return self._orders[perm_id]
 
     # Time.
 
@@ -125,7 +133,7 @@ class SimExchange:
         instrument = self.instruments[w.symbol]
         exec_id = f"0000e0d5.{len(self._executions) + 1:08x}.01.01"
         execution = n.ExecutionNews(
-            -1, exec_id, w.order_id, self._client_id, order.perm_id, instrument.con_id, instrument.symbol,
+            -1, exec_id, w.order_id, order.client, order.perm_id, instrument.con_id, instrument.symbol,
             self.account_id, w.side, qty, price, order.filled, order.average, self._wall(t_ns) // _NS * _NS,
             w.order_ref, 0,
         )  # fmt: skip
@@ -137,14 +145,12 @@ class SimExchange:
 
     # Requests.
 
-    def place(self, wire: WireOrder, t_ns: int) -> list[n.News]:
+    def place(self, wire: WireOrder, t_ns: int, client: int = 0) -> list[n.News]:
         """A new order, or a change of a working one."""
-        known = self._perm_of.get(wire.order_id)
+        known = self.find(wire.order_id, client)
         if known is not None:
-            return self._change(self._orders[known], wire, t_ns)
-        order = HeldOrder(1_000_001 + len(self._orders), wire)
-        self._orders[order.perm_id] = order
-        self._perm_of[wire.order_id] = order.perm_id
+            return self._change(known, wire, t_ns)
+        order = self._enter(wire, client)
         self.next_order_id = max(self.next_order_id, wire.order_id + 1)
         told: list[n.News] = [self._open(order), self._status(order)]
         self._touched = True
@@ -153,10 +159,16 @@ class SimExchange:
         )  # fmt: skip
         return told
 
-    def settle(self, order_id: int) -> list[n.News]:
+    def _enter(self, wire: WireOrder, client: int) -> HeldOrder:
+        order = HeldOrder(1_000_001 + len(self._orders), wire, client=client or self._client_id)
+        self._orders[order.perm_id] = order
+        self._perm_of[order.client, wire.order_id] = order.perm_id
+        return order
+
+    def settle(self, order_id: int, client: int = 0) -> list[n.News]:
         """After the market has answered a new order: what rests is Submitted."""
-        order = self._orders[self._perm_of[order_id]]
-        if order.status != "PreSubmitted":
+        order = self.find(order_id, client)
+        if order is None or order.status != "PreSubmitted":
             return []
         order.status = "Submitted"
         return [self._open(order), self._status(order)]
@@ -168,9 +180,9 @@ class SimExchange:
         order.wire = wire
         return [self._open(order), self._status(order)]
 
-    def cancel(self, order_id: int, t_ns: int) -> list[n.News]:
+    def cancel(self, order_id: int, t_ns: int, client: int = 0) -> list[n.News]:
         """Begin a cancel: the market's answer follows as an event."""
-        order = self._orders.get(self._perm_of.get(order_id, 0))
+        order = self.find(order_id, client)
         if order is None:
             return [n.ErrorNews(order_id, 10147, f"OrderId {order_id} that needs to be cancelled is not found.")]
         self._touched = True
@@ -224,13 +236,13 @@ class SimExchange:
     def _open(self, o: HeldOrder) -> n.OpenOrderNews:
         w, i = o.wire, self.instruments[o.wire.symbol]
         return n.OpenOrderNews(
-            w.order_id, self._client_id, o.perm_id, i.con_id, i.symbol, self.account_id, w.side, w.qty, w.order_type,
+            w.order_id, o.client, o.perm_id, i.con_id, i.symbol, self.account_id, w.side, w.qty, w.order_type,
             w.limit_price, w.tif, w.order_ref, o.status,
         )  # fmt: skip
 
     def _status(self, o: HeldOrder) -> n.OrderStatusNews:
         left = o.wire.qty - o.filled
-        return n.OrderStatusNews(o.wire.order_id, self._client_id, o.perm_id, o.status, o.filled, left, o.average)
+        return n.OrderStatusNews(o.wire.order_id, o.client, o.perm_id, o.status, o.filled, left, o.average)
 
     def _position(self, symbol: int) -> n.PositionNews:
         i, held = self.instruments[symbol], self.account.positions[symbol]

@@ -32,6 +32,7 @@ _ACCOUNT_NS = 180_000_000_000
 _KINDS = {
     Line.DEPTH: (int(MarketEventKind.DEPTH), int(MarketEventKind.RESET)),
     Line.PRINTS: (int(MarketEventKind.TRADE),),
+    Line.QUOTES: (int(MarketEventKind.INDEX),),
 }
 _SPOKEN = np.zeros(256, bool)
 _SPOKEN[[int(MarketEventKind.OWN_FILL), int(MarketEventKind.OWN_DONE), int(MarketEventKind.HALT)]] = True
