@@ -214,6 +214,8 @@ class Paper(Section, frozen=True):
     latency_ms: Seconds = 0.0
     control_port: Port = 0
     faults: str = ""
+    state_file: str = ""
+    """Where the gateway keeps its account; empty: in the state directory."""
 
 
 class Runtime(Section, frozen=True):

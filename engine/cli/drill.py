@@ -23,6 +23,8 @@ from engine.cli.settings import json_option, target
 
 if TYPE_CHECKING:
     from engine.config import Config
+    from engine.drill.instance import PrivateInstance
+    from engine.drill.scenarios import Scenario
     from engine.drill.timeline import Outcome
 
 VERDICT_S, ANSWER_S, RESTART_S = 2.0, 5.0, 60.0
@@ -30,23 +32,32 @@ _COLUMNS = {"t_s": "t s", "step": "step", "who": "who", "event": "event"}
 
 
 @click.command(
-    epilog="BADGE: SPREAD POS COOL LAT DD (DD-LOSS DD-INDEX) KILL CONF DRIFT BROKER BROKER-1100 FLAP, or all"
+    epilog="BADGE: SPREAD POS COOL LAT DD (DD-LOSS DD-INDEX) KILL CONF DRIFT BROKER BROKER-1100 FLAP, or all. "
+    "PROCESSES: KILL-BRIDGE STOP-BRIDGE KILL-WATCHDOG KILL-SERVICES KILL-IN-FLATTEN WATCHDOG-HUNG BREACH-RECONNECT "
+    "MUTE MUTE-ALL BRIDGE-GONE STOP-ALL CLOCK DISK-FULL. chaos: random kills."
 )
-@click.argument("badges", nargs=-1, required=True, metavar="BADGE...")
+@click.argument("badges", nargs=-1, required=True, metavar="BADGE|processes|chaos...")
 @click.option("--instance", metavar="NAME", help="drill this running sim instance [default: a private one]")
+@click.option("--kills", type=click.IntRange(1, 100_000), default=20, show_default=True, help="chaos: how many")
+@click.option("--seed", type=int, default=1, show_default=True, help="chaos: the same seed makes the same choices")
+@click.option("--minutes", type=click.FloatRange(0.1, 1_440), default=120.0, show_default=True, help="chaos: at most")
 @json_option
-def drill(badges: tuple[str, ...], instance: str | None, as_json: bool) -> int:
+def drill(badges: tuple[str, ...], instance: str | None, kills: int, seed: int, minutes: float, as_json: bool) -> int:
     """Trip a guardrail by its real cause and watch: TRIPPED, KILL, flatten, confirmed flat, cooling, reset, ACTIVE.
 
     Starts a private sim instance with shortened times, and ends it. Exit 0 only if every course was the expected one.
     """
-    from engine.drill.scenarios import SCENARIOS, chosen
+    from engine.drill.catalogue import ALL, chosen
 
+    if any(badge.lower() == "chaos" for badge in badges):
+        if len(badges) > 1 or instance:
+            raise click.UsageError("chaos runs alone, on a private instance")
+        return _chaos(kills, seed, minutes, as_json)
     names: list[str] = []
     for badge in badges:
         found = chosen(badge)
         if not found:
-            raise click.UsageError(f"no drill {badge}: there are {', '.join(SCENARIOS)}, DD, all")
+            raise click.UsageError(f"no drill {badge}: there are {', '.join(ALL)}, DD, all, processes, chaos")
         names += [name for name in found if name not in names]
     outcomes = []
     with _terminated_in_order():
@@ -79,27 +90,31 @@ def _terminated_in_order() -> Iterator[None]:
 
 def _on_private(names: list[str]) -> Iterator[Outcome]:
     """Drills in private instances; consecutive ones with the same settings share one while it is as new."""
+    from engine.drill.catalogue import ALL
     from engine.drill.instance import InstanceFailed, PrivateInstance, merged
-    from engine.drill.scenarios import COMMON, SCENARIOS
+    from engine.drill.scenarios import COMMON
 
     with tempfile.TemporaryDirectory(prefix="l2dash-drill-models-") as scratch:
         models = Path(scratch) / "models"
         waiting = list(names)
         while waiting:
-            settings = SCENARIOS[waiting[0]].settings
+            first = ALL[waiting[0]]
+            settings = first.settings
             begun = time.monotonic()
-            private = PrivateInstance(merged(COMMON, settings), models)
+            private = PrivateInstance(
+                merged(COMMON, settings), models, jumping=first.jumping, small_disk=first.small_disk
+            )
             try:
                 with private as config:
                     private.keep_models()
                     took = time.monotonic() - begun
                     say(f"private instance {config.instance.name} up after {took:.0f} s; shortened or changed for it:")
                     say("  " + settings_in_words(merged(COMMON, settings)))
-                    while waiting and SCENARIOS[waiting[0]].settings == settings:
+                    while waiting and _alike(ALL[waiting[0]], first):
                         name = waiting.pop(0)
-                        outcome = _play(name, config, merged(COMMON, settings))
+                        outcome = _play(name, config, merged(COMMON, settings), private)
                         yield outcome
-                        if SCENARIOS[name].lasting or not outcome.passed:
+                        if ALL[name].lasting or not outcome.passed:
                             break
             except InstanceFailed as error:
                 raise CliError(str(error)) from error
@@ -117,26 +132,36 @@ def _on_running(names: list[str], instance: str) -> Iterator[Outcome]:
         yield _play(name, config, {})
 
 
+def _alike(one: Scenario, other: Scenario) -> bool:
+    """They can share an instance."""
+    return (one.settings, one.jumping, one.small_disk) == (other.settings, other.jumping, other.small_disk)
+
+
 def settings_in_words(settings: dict[str, dict[str, Any]]) -> str:
     return ", ".join(f"{section}.{key} = {value}" for section, keys in settings.items() for key, value in keys.items())
 
 
-def _play(name: str, config: Config, settings: dict[str, dict[str, Any]]) -> Outcome:
+def _play(
+    name: str, config: Config, settings: dict[str, dict[str, Any]], private: PrivateInstance | None = None
+) -> Outcome:
     """One drill on an instance that is up. An unexpected course is an outcome; it is cleared up as far as possible."""
+    from engine.drill.catalogue import ALL
     from engine.drill.hands import FaultFailed, Faults
-    from engine.drill.scenarios import SCENARIOS
+    from engine.drill.processes import Processes
     from engine.drill.stage import Stage
     from engine.drill.timeline import Outcome, Timeline, Unexpected, figures_ms
     from engine.drill.watch import Watch
     from engine.runtime.context import Context
 
-    scenario = SCENARIOS[name]
+    scenario = ALL[name]
+    processes = Processes(config, private.supervisor_pid) if private else None
     timeline, reason = Timeline(), ""
     faults = Faults(config.paper.control_port)
     with Context.for_cli(config) as context:
         watch = Watch(context, timeline)
         watch.poll()
-        stage = Stage(watch, OperatorHands(config), faults, timeline)
+        jump = private.jump if private and scenario.jumping else None
+        stage = Stage(watch, OperatorHands(config), faults, timeline, processes, jump)
         try:
             stage.quiet_start()
             scenario.run(stage)
@@ -144,9 +169,53 @@ def _play(name: str, config: Config, settings: dict[str, dict[str, Any]]) -> Out
         except (Unexpected, FaultFailed) as error:
             reason = str(error)
         finally:
+            if processes is not None:
+                processes.resume_all()
             faults("clear")
         watch.poll()
     return Outcome(name, scenario.title, not reason, reason, settings, timeline.shown(), figures_ms(timeline))
+
+
+def _chaos(kills: int, seed: int, minutes: float, as_json: bool) -> int:
+    """Random kills on a private instance; exit 0 only if nothing was lost, doubled or left open."""
+    from engine.drill.chaos import SETTINGS, Chaos, Round
+    from engine.drill.hands import Faults
+    from engine.drill.instance import InstanceFailed, PrivateInstance
+    from engine.drill.processes import Processes
+    from engine.drill.stage import Stage
+    from engine.drill.timeline import Timeline
+    from engine.drill.watch import Watch
+    from engine.runtime.context import Context
+
+    def told(r: Round) -> None:
+        if not as_json:
+            end = f"READY after {r.back_s:.1f} s, {r.course} after {r.agreed_s:.1f} s"
+            end = f"WRONG: {r.wrong}" if r.wrong else end
+            click.echo(f"{r.number:4d}  {r.what:42s} {end}")
+
+    with _terminated_in_order(), tempfile.TemporaryDirectory(prefix="l2dash-drill-models-") as scratch:
+        private = PrivateInstance(SETTINGS, Path(scratch) / "models")
+        try:
+            with private as config, Context.for_cli(config) as context:
+                watch = Watch(context, Timeline())
+                processes = Processes(config, private.supervisor_pid)
+                hands = OperatorHands(config)
+                stage = Stage(watch, hands, Faults(config.paper.control_port), watch.timeline, processes)
+                campaign = Chaos(stage, seed, hands.start).run(kills, seed, told, minutes * 60.0)
+        except InstanceFailed as error:
+            raise CliError(str(error)) from error
+    if as_json:
+        show.as_json(campaign.as_dict())
+    else:
+        for line in campaign.wrong:
+            click.echo(f"WRONG: {line}")
+        click.echo(
+            f"{len(campaign.rounds)} of {kills} kills, seed {seed}, {campaign.elapsed_s:.0f} s, {campaign.executions} "
+            f"executions, {campaign.kills_latched} KILLs; {len(campaign.wrong)} wrong; end: {campaign.end}"
+        )
+        for kind, count in sorted(campaign.by_kind.items()):
+            click.echo(f"  {count:4d} {kind}")
+    return 1 if campaign.wrong else 0
 
 
 def _print(outcome: Outcome) -> None:
@@ -162,12 +231,13 @@ class OperatorHands:
     def __init__(self, config: Config) -> None:
         self._config = config
 
-    def order(self, symbol: str, side: str, qty: int) -> tuple[bool, str]:
+    def order(self, symbol: str, side: str, qty: int, limit: float = math.nan) -> tuple[bool, str]:
         from engine.cli.access import Access
         from engine.domain.codes import OrderState, Refusal
 
         with Access(self._config) as access:
-            intent = access.send_intent(access.instrument(symbol), f"drill {side} {qty} {symbol}", **_fields(side, qty))
+            fields = _fields(side, qty, limit)
+            intent = access.send_intent(access.instrument(symbol), f"drill {side} {qty} {symbol}", **fields)
             verdict = access.verdict(
                 intent, VERDICT_S, settled=lambda s: s not in (OrderState.PENDING, OrderState.SENT)
             )
@@ -176,6 +246,12 @@ class OperatorHands:
         if verdict.state == OrderState.REFUSED:
             return False, f"refused by {Refusal(verdict.refusal).name}: {verdict.text}"
         return verdict.state != OrderState.REJECTED, f"{verdict.state.name} {verdict.text}".strip()
+
+    def fire(self, symbol: str, side: str, qty: int) -> None:
+        from engine.cli.access import Access
+
+        with Access(self._config) as access:
+            access.send_intent(access.instrument(symbol), f"drill {side} {qty} {symbol}", **_fields(side, qty))
 
     def burst(self, symbols: list[str], per_s: float, seconds: float) -> int:
         from engine.cli.access import Access
@@ -212,17 +288,27 @@ class OperatorHands:
             answer = access.answer(command, ANSWER_S)
         return (answer.done, answer.text) if answer is not None else (False, "the watchdog has not answered")
 
+    def start(self, services: list[str]) -> tuple[bool, str]:
+        return self._run("start", services)
+
     def restart(self, services: list[str]) -> tuple[bool, str]:
-        command = [sys.executable, "-m", "engine.cli", "restart", "--instance", self._config.instance.name, *services]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=RESTART_S, check=False)
+        return self._run("restart", services)
+
+    def _run(self, word: str, services: list[str]) -> tuple[bool, str]:
+        command = [sys.executable, "-m", "engine.cli", word, "--instance", self._config.instance.name, *services]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=RESTART_S, check=False)
+        except subprocess.TimeoutExpired:
+            return False, f"{word} {' '.join(services)}: not READY within {RESTART_S:.0f} s"
         return done.returncode == 0, " | ".join((done.stdout + done.stderr).split("\n")).strip(" |")
 
 
-def _fields(side: str, qty: int) -> dict[str, Any]:
-    """A market order for the day."""
+def _fields(side: str, qty: int, limit: float = math.nan) -> dict[str, Any]:
+    """A market order for the day, or one at ``limit``."""
     from engine.domain.codes import IntentKind, OrderType, Side, TimeInForce
 
+    kind = OrderType.MKT if math.isnan(limit) else OrderType.LMT
     return {
-        "kind": int(IntentKind.NEW), "side": int(Side[side]), "order_type": int(OrderType.MKT),
-        "tif": int(TimeInForce.DAY), "qty": float(qty), "limit_price": math.nan,
+        "kind": int(IntentKind.NEW), "side": int(Side[side]), "order_type": int(kind), "tif": int(TimeInForce.DAY),
+        "qty": float(qty), "limit_price": limit,
     }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import urllib.error
 import urllib.request
 from typing import Any, Protocol
@@ -11,8 +12,11 @@ from typing import Any, Protocol
 class Hands(Protocol):
     """The operator, through shared memory. Answers are (done, words)."""
 
-    def order(self, symbol: str, side: str, qty: int) -> tuple[bool, str]:
-        """A market order; ``done`` when the gate let it pass."""
+    def order(self, symbol: str, side: str, qty: int, limit: float = math.nan) -> tuple[bool, str]:
+        """A market order, or one at ``limit``; ``done`` when the gate let it pass."""
+
+    def fire(self, symbol: str, side: str, qty: int) -> None:
+        """A market order whose verdict nobody waits for."""
 
     def burst(self, symbols: list[str], per_s: float, seconds: float) -> int:
         """Market orders of one share, buying and selling in turn; returns how many were written."""
@@ -22,6 +26,9 @@ class Hands(Protocol):
 
     def reset(self, override: str, reason: str) -> tuple[bool, str]:
         """Release KILL; ``override`` is the name that lifts a day lock, empty for none."""
+
+    def start(self, services: list[str]) -> tuple[bool, str]:
+        """Start services that are down for good."""
 
     def restart(self, services: list[str]) -> tuple[bool, str]:
         """Restart services alone."""

@@ -29,6 +29,22 @@ _PR_SET_PDEATHSIG = 1
 _FOREIGN = ("L2DASH_CONFIG", "L2DASH_STATE_DIR", "L2DASH_BACKUP_DIR", "L2DASH_LIVE", "L2DASH_OBSERVE", "L2DASH_COLLECT")
 
 
+DISK_MB = 96
+_SHIM = """
+# The wall clock of a drill: the machine's, off by what stands in a file. The machine's own clock is never touched.
+import os, time
+_path, _time, _time_ns = os.environ["L2DASH_DRILL_JUMP"], time.time, time.time_ns
+def _off():
+    try:
+        with open(_path) as file:
+            return float(file.read())
+    except (OSError, ValueError):
+        return 0.0
+time.time = lambda: _time() + _off()
+time.time_ns = lambda: _time_ns() + int(_off() * 1e9)
+"""
+
+
 class InstanceFailed(Exception):
     """The private instance did not come up; the text has the last lines that it said."""
 
@@ -59,16 +75,20 @@ class PrivateInstance:
     """``with PrivateInstance(settings) as config``: up and READY inside, stopped and removed afterwards.
 
     ``models``: a directory of models to start with; empty trains one first (and ``keep_models`` copies it there).
+    ``jumping``: ``jump`` sets the wall clock that its processes see. ``small_disk``: its state directory is a file
+    system of DISK_MB of its own, which needs root.
     Raises InstanceFailed.
     """
 
-    def __init__(self, settings: Sections, models: Path) -> None:
+    def __init__(self, settings: Sections, models: Path, *, jumping: bool = False, small_disk: bool = False) -> None:
         self._settings = settings
+        self._jumping, self._small_disk = jumping, small_disk
         self._models = models
         self._lines: deque[str] = deque(maxlen=30)
         self._ready = threading.Event()
         self._process: subprocess.Popen[str] | None = None
         self._config: Config | None = None
+        self._mounted: Path | None = None
         self.directory = Path()
 
     def __enter__(self) -> Config:
@@ -91,8 +111,10 @@ class PrivateInstance:
             },
             "gateway": {"port": gateway},
             "cockpit": {"port": cockpit, "health_port": health},
-            "paper": {"control_port": control},
+            "paper": {"control_port": control, "state_file": str(self.directory / "paper-gateway.json")},
         }
+        if self._small_disk:
+            self._mount(self.directory / "state")
         path = self.directory / "config.toml"
         path.write_text(tomli_w.dumps(merged(self._settings, private)))
         self._config = load(path)
@@ -101,6 +123,12 @@ class PrivateInstance:
         # Alerts of a drill must page nobody, and nothing of the caller's instance may be touched.
         environment = {k: v for k, v in os.environ.items() if k not in _FOREIGN and not k.startswith("L2DASH_ALERT_")}
         environment |= {"L2DASH_INSTANCE": name, "TRADING_TOKEN": os.urandom(24).hex()}
+        if self._jumping:
+            shim = self.directory / "shim"
+            shim.mkdir()
+            (shim / "sitecustomize.py").write_text(_SHIM)
+            environment |= {"PYTHONPATH": str(shim), "L2DASH_DRILL_JUMP": str(self.directory / "jump")}
+            self.jump(0.0)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "engine.cli", "up", "--config", str(path)],
             cwd=Path(__file__).resolve().parents[2], env=environment, text=True, stdin=subprocess.DEVNULL,
@@ -113,6 +141,26 @@ class PrivateInstance:
                 said = " | ".join(self._lines) or "nothing"
                 raise InstanceFailed(f"the drill's instance is not ready; it said: {said}")
         return self._config
+
+    @property
+    def supervisor_pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def jump(self, seconds: float) -> None:
+        """The wall clock of every process of the instance is off by so much from now on."""
+        path = self.directory / "jump"
+        temporary = path.with_suffix(".new")
+        temporary.write_text(repr(seconds))
+        temporary.replace(path)
+
+    def _mount(self, place: Path) -> None:
+        place.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m,mode=0700", "tmpfs", str(place)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise InstanceFailed(f"a small disk needs the right to mount a tmpfs (root): {done.stderr.strip()}")
+        self._mounted = place
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -147,4 +195,6 @@ class PrivateInstance:
                 time.sleep(0.05)
             with contextlib.suppress(InstanceRunning):
                 remove(config)
+        if self._mounted is not None:
+            subprocess.run(["umount", "-l", str(self._mounted)], capture_output=True, check=False)
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -39,6 +39,10 @@ class Scenario:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     lasting: bool = False
     """It changes the day for good (drawdown): the next drill gets another instance."""
+    jumping: bool = False
+    """Its processes see a wall clock that the drill can set."""
+    small_disk: bool = False
+    """The state directory is a small file system of its own (needs root)."""
 
 
 def _breach(
@@ -96,6 +100,24 @@ def pos(s: Stage) -> None:
     back = round((1.0 / (1.0 + pct / 100.0) - 1.0) * 100.0, 3)
     s.say(f"the cause ends: {s.faults('shock', symbol='AAPL', pct=back)}", "cause ends")
     s.cool_and_reset()
+    _restart_strategy(s)
+
+
+def _restart_strategy(s: Stage) -> None:
+    """The last step of the runbook's recovery, and the report of the whole of it."""
+    done, words = s.hands.restart(["algo", "ml-service"])
+    if not done:
+        raise Unexpected(f"restart: {words}; {s.seen()}")
+    s.say(f"algo and ml-service restarted: {words}", "restart")
+    s.expect_state("recovered", "every service READY, trading ACTIVE, nothing held", lambda: _recovered(s), 60.0)
+    report = s.watch.incident()
+    if report is None or not report.ended_wall_ns or not report.orders or not report.causes:
+        raise Unexpected(f"incident: the journal tells {report}")
+    s.say(f"l2dash incident {report.id}: {report.title}; {report.left[-1]}", "incident")
+
+
+def _recovered(s: Stage) -> bool:
+    return s.watch.all_ready() and s.watch.trading() == "ACTIVE" and not s.watch.quantities()
 
 
 def cool(s: Stage) -> None:
@@ -276,11 +298,3 @@ SCENARIOS: dict[str, Scenario] = {
 }  # fmt: skip
 """Those that need the same settings stand together: they share an instance."""
 GROUPS = {"DD": ("DD-LOSS", "DD-INDEX")}
-
-
-def chosen(badge: str) -> tuple[str, ...]:
-    """Scenario names for an argument: a name, a badge with several scenarios, or ``all``. Empty if it is neither."""
-    word = badge.upper()
-    if word == "ALL":
-        return tuple(SCENARIOS)
-    return GROUPS.get(word, (word,) if word in SCENARIOS else ())

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from engine import topology
 from engine.domain.codes import Badge, BadgeState, EventKind, FlattenState
 from engine.drill.hands import Faults, Hands
+from engine.drill.processes import Processes
 from engine.drill.timeline import News, Timeline, Unexpected
 from engine.drill.watch import Watch
 from engine.risk.latch import StopEvent
@@ -18,10 +19,30 @@ OPERATOR = "l2dash drill"
 class Stage:
     """One drill on one instance. Every expectation raises Unexpected, naming the step and what was seen instead."""
 
-    def __init__(self, watch: Watch, hands: Hands, faults: Faults, timeline: Timeline) -> None:
+    def __init__(
+        self, watch: Watch, hands: Hands, faults: Faults, timeline: Timeline, processes: Processes | None = None,
+        jump: Callable[[float], None] | None = None,
+    ) -> None:  # fmt: skip
+        """``processes`` and ``jump`` (of the wall clock, seconds) exist on a private instance only."""
         self.watch, self.hands, self.faults, self.timeline = watch, hands, faults, timeline
+        self._processes, self._jump = processes, jump
+        if processes is not None:
+            watch.ended = processes.ended
         self.g = watch.config.guardrails
         self.journal_from = watch.journal_head()
+
+    @property
+    def processes(self) -> Processes:
+        """Raises Unexpected on an instance that is not ours."""
+        if self._processes is None:
+            raise Unexpected("start: processes are ended on a private instance only")
+        return self._processes
+
+    def jump(self, seconds: float) -> None:
+        """Let the wall clock of every process of the instance differ by so much from the machine's."""
+        if self._jump is None:
+            raise Unexpected("start: the wall clock jumps on a private instance only")
+        self._jump(seconds)
 
     # -- telling ------------------------------------------------------------------------------------------------
 
@@ -203,6 +224,24 @@ class Stage:
             lambda: "KILL latched again" if self.watch.trading() == "KILLED" else "",
             1.0,
         )
+
+    def release(self, within_s: float) -> None:
+        """Cooling over, every badge OK, reset, ACTIVE; asked again until it is accepted."""
+        words = ""
+
+        def released() -> bool:
+            nonlocal words
+            if self.watch.trading() == "ACTIVE":
+                return True
+            done, words = self.hands.reset("", "drill")
+            if not done and "nothing is latched" in words:
+                return self.watch.trading() == "ACTIVE"
+            self.watch.until(lambda: False, 0.5)
+            return False
+
+        if not self.watch.until(released, within_s):
+            raise Unexpected(f"reset: not within {within_s:g} s: {words}; {self.seen()}")
+        self.say("reset; trading is ACTIVE again", "ACTIVE")
 
     def tidy(self) -> None:
         """Leave the account flat for the next drill, when a course has kept its positions."""

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from engine import topology
 from engine.cockpit.view import View
-from engine.domain.codes import Badge, BadgeState, FlattenState, LinkState, OrderState
+from engine.domain.codes import Badge, BadgeState, BlockReason, FlattenState, LinkState, OrderState, ServiceState
 from engine.drill.timeline import News, Timeline
 from engine.runtime.context import Context
+from engine.runtime.instance import living
+from engine.store.incident import Incident, incidents, report
 from engine.store.journal import journal_path
 from engine.store.journal_read import JournalReader
 
@@ -39,6 +41,14 @@ class Blotter:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Fills:
+    """What all recorded executions add up to, by symbol without zeros, and how many there are."""
+
+    count: int
+    open_qty: dict[str, float]
+
+
 class Watch:
     """Reads one instance without writing anything. ``poll`` has to be called often enough not to be lapped."""
 
@@ -50,7 +60,10 @@ class Watch:
         self.news: list[News] = []
         services = (topology.WATCHDOG, topology.BRIDGE, topology.ML)
         self._rings = {name: context.ring_reader(f"events.{name}") for name in services}
+        self._beats = {s.name: context.cell_reader(f"heartbeat.{s.name}") for s in topology.SERVICES}
         self._journal = journal_path(context.state_dir)
+        self.ended: set[int] = set()
+        """Pids that were told to end: they count as gone."""
 
     def now_ns(self) -> int:
         return self.context.clock.now_ns()
@@ -130,6 +143,46 @@ class Watch:
         index = next(i.index for i in self.context.instruments if i.symbol == symbol)
         return float(self.view.cells["book"].value[index]["mid"])
 
+    def not_ready(self) -> list[str]:
+        """Services that are not READY, whose heart stands still, or whose process is gone."""
+        now_ns, found = self.now_ns(), []
+        alive = {life.service for life in living(self.config) if life.pid not in self.ended}
+        for service in topology.services(self.config.instance.mode):
+            beat = self._beats[service.name].read()
+            fresh = now_ns - int(beat["t_beat_ns"]) <= 2e9
+            if service.name not in alive or int(beat["state"]) != ServiceState.READY or not fresh:
+                found.append(service.name)
+        return found
+
+    def all_ready(self) -> bool:
+        return not self.not_ready()
+
+    def flat_since(self) -> int:
+        """Since when the watchdog has confirmed flat, 0 if it has not."""
+        return int(self.view.value("guardrails")["flat_since_ns"])
+
+    def bridge_killed(self) -> bool:
+        """The bridge's own dead-man has latched KILL."""
+        return bool(self.view.value("stop.bridge")["kill"])
+
+    def block_reasons(self, *reasons: BlockReason) -> bool:
+        """One of these holds entries back."""
+        mask = int(self.view.value("guardrails")["block_reasons"])
+        return any(mask >> r & 1 for r in reasons)
+
+    def session_date(self) -> int:
+        return int(self.view.value("guardrails")["session_date"])
+
+    def kill_words(self) -> str:
+        """Why KILL holds, in the badge's words."""
+        badge = self.view.value("guardrails")["badges"][Badge.KILL]
+        return bytes(badge["reason"]).decode(errors="replace")
+
+    def forget(self) -> None:
+        """Drop old news: a campaign would keep too many."""
+        del self.news[:-2_000]
+        del self.timeline.rows[:-2_000]
+
     # -- what the journal says ----------------------------------------------------------------------------------
 
     def journal_head(self) -> int:
@@ -137,6 +190,24 @@ class Watch:
             return 0
         with JournalReader(self._journal) as journal:
             return journal.head_id()
+
+    def fills(self) -> Fills:
+        """All fills ever, each execution once."""
+        with JournalReader(self._journal) as journal:
+            net, count = journal.net_by_symbol()
+        return Fills(count, {s: q for s, q in net.items() if abs(q) > 1e-9})
+
+    def incident(self) -> Incident | None:
+        """The report of the newest incident."""
+        with JournalReader(self._journal) as journal:
+            known = incidents(journal)
+            return report(journal, known[-1]["id"]) if known else None
+
+    def verify_journal(self) -> str:
+        """What is wrong with the chain, empty if nothing is."""
+        with JournalReader(self._journal) as journal:
+            verdict = journal.verify()
+        return verdict.reason
 
     def blotter(self, since: int) -> Blotter:
         """The watchdog's closing orders since a row id, and what all fills add up to."""

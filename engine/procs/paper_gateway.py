@@ -32,7 +32,7 @@ def paper_config(config: Config) -> PaperConfig:
         messages_per_s=paper.messages_per_s,
         max_depth_lines=paper.max_depth_lines,
         latency_ms=paper.latency_ms,
-        state_file=config.state_dir / STATE_FILE,
+        state_file=Path(paper.state_file) if paper.state_file else config.state_dir / STATE_FILE,
         faults_file=Path(paper.faults) if paper.faults else None,
         control_port=paper.control_port,
         levels=config.universe.depth_rows,

@@ -22,6 +22,7 @@ from engine.procs.watchdog_parts.commands import Commands
 from engine.procs.watchdog_parts.flattening import Flattening
 from engine.procs.watchdog_parts.guard import Guard
 from engine.procs.watchdog_parts.host import Host
+from engine.procs.watchdog_parts.pace import Pace, ask_for_short_slice
 from engine.procs.watchdog_parts.publish import Publisher
 from engine.procs.watchdog_parts.stops import Stops, badges_in_words
 from engine.procs.watchdog_parts.takeover import Takeover
@@ -32,6 +33,7 @@ from engine.risk.release import cooling_until_ns
 from engine.risk.stops import Stops as Effective
 from engine.risk.stops import effective
 from engine.runtime.agent import Agent
+from engine.runtime.clock import SystemClock
 from engine.runtime.context import Context
 from shm.ring import Records
 
@@ -73,7 +75,8 @@ class Watchdog:
         self._fresh_since_ns = 0
         self._syncing_since_ns = 0
         self._observe_until_ns = 0
-        self._next_fast = self._next_slow = 0
+        self._pace = Pace(FAST_NS)
+        self._next_slow = 0
         self._last_cycle_ns = 0
         self._cycles = 0
         self._known = False
@@ -97,6 +100,9 @@ class Watchdog:
         if self.guard.day.day.lifted_wall_ns:  # an override must outlive a restart
             senses.forget_index(now_ns - self._ctx.clock.wall_ns(now_ns) + self.guard.day.day.lifted_wall_ns)
         senses.refresh_slow(now_ns, -1)
+        if isinstance(self._ctx.clock, SystemClock):
+            self._pace.arm(now_ns)
+            ask_for_short_slice()
         self._known = True
 
     def _recall_index(self) -> None:
@@ -132,7 +138,7 @@ class Watchdog:
             if breach_ns:
                 self.guard.index_breach(now_ns, breach_ns)
         commands = self._commands.drain(now_ns)
-        if now_ns >= self._next_fast or commands:
+        if self._pace.due(now_ns) or commands:
             self._fast(now_ns)
         if now_ns >= self._next_slow:
             self._slow(now_ns)
@@ -146,7 +152,6 @@ class Watchdog:
             if period_ns > PERIOD_LIMIT_NS:
                 counters.add("overruns")
         self._last_cycle_ns = now_ns
-        self._next_fast = now_ns + FAST_NS
         self._cycles += 1
         counters.add("cycles")
         self._adopt(now_ns)
@@ -320,6 +325,7 @@ class Watchdog:
         self._files.close()
         self.takeover.close()
         self.senses.close()
+        self._pace.close()
 
     def ready(self) -> bool:
         """Cells attached and the latch known. The bridge is not needed: it waits for this."""
@@ -329,7 +335,7 @@ class Watchdog:
         return self._ticks.waiting + self._commands.waiting
 
     def wait_fds(self) -> tuple[int, ...]:
-        return self.takeover.fds()
+        return (*self.takeover.fds(), self._pace.fileno()) if self._pace.fileno() >= 0 else self.takeover.fds()
 
 
 def create(ctx: Context) -> Agent:

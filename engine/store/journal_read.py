@@ -158,6 +158,15 @@ class JournalReader:
         """Position, average cost and P&L per symbol that the recorded fills add up to (of one day, or ever)."""
         return positions(self.fills(limit=1 << 31, day=day))
 
+    def net_by_symbol(self) -> tuple[dict[str, float], int]:
+        """Signed sum of all fills by symbol, each execution in its newest revision, and the number of executions."""
+        rows = self._rows(
+            "WITH ranked AS (SELECT symbol, side, qty, ROW_NUMBER() OVER (PARTITION BY exec_base "
+            "ORDER BY revision DESC, id) AS place FROM executions WHERE kind IN (1, 2)) "
+            "SELECT symbol, SUM(side * qty) AS net, COUNT(*) AS n FROM ranked WHERE place = 1 GROUP BY symbol"
+        )
+        return {str(r["symbol"]): float(r["net"]) for r in rows}, sum(int(r["n"]) for r in rows)
+
     def audit(self, since: int = 0, limit: int = 200) -> list[Record]:
         """Operator actions (before they are carried out), commands and their results."""
         rows = self._table("audit", since, limit)

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from engine.drill.scenarios import COMMON, SCENARIOS, chosen
+from engine.drill.breakdowns import BREAKDOWNS
+from engine.drill.catalogue import ALL, chosen
+from engine.drill.scenarios import COMMON, SCENARIOS
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = ("positions", "cause", "KILL latched", "flatten sent", "confirmed flat", "blotter", "reset", "ACTIVE")
@@ -47,15 +49,16 @@ def test_every_badge_has_a_drill_and_each_name_is_known() -> None:
     assert all(chosen(badge) for badge in badges)
     assert chosen("dd") == ("DD-LOSS", "DD-INDEX")
     assert chosen("all") == tuple(SCENARIOS)
+    assert chosen("processes") == tuple(BREAKDOWNS)
     assert chosen("nothing") == ()
 
 
-@pytest.mark.parametrize("name", list(SCENARIOS))
+@pytest.mark.parametrize("name", list(ALL))
 def test_the_settings_of_a_drill_are_a_valid_configuration(name: str) -> None:
     from engine.config import from_mapping
     from engine.drill.instance import merged
 
-    config = from_mapping(merged(COMMON, SCENARIOS[name].settings))
+    config = from_mapping(merged(COMMON, ALL[name].settings))
     assert config.instance.mode == "sim"
 
 
@@ -92,3 +95,34 @@ def test_every_drill_takes_the_course_of_the_runbook() -> None:
         check(outcome)
     assert code == 0
     assert set(left_behind()) <= before
+
+
+@pytest.mark.system
+@pytest.mark.stress
+@pytest.mark.timeout(300)
+def test_with_everything_else_hung_or_mute_the_watchdog_gets_flat_by_itself() -> None:
+    """Real processes: SIGSTOP of all but the watchdog; a bridge that lives but is mute; nobody restarts the bridge."""
+    before = set(left_behind())
+    names = ["BRIDGE-GONE", "STOP-ALL", "MUTE"]
+    code, out, err = drill(*names, "--json", timeout_s=280)
+    outcomes = json.loads(out)
+    assert [o["name"] for o in outcomes] == names, err
+    for outcome in outcomes:
+        assert outcome["passed"], f"{outcome['name']}: {outcome['reason']}"
+        assert {"fenced", "watchdog"} & set(steps(outcome))
+        assert "gateway" in steps(outcome), "the gateway's own word"
+    cancelled = next(row["t_s"] for row in outcomes[0]["timeline"] if row["step"] == "cancelled")
+    assert cancelled < 1.0
+    assert code == 0
+    assert set(left_behind()) <= before
+
+
+@pytest.mark.system
+@pytest.mark.stress
+@pytest.mark.timeout(300)
+def test_random_kills_lose_double_and_leave_open_nothing() -> None:
+    code, out, err = drill("chaos", "--kills", "5", "--seed", "3", "--json", timeout_s=280)
+    found = json.loads(out)
+    assert found["wrong"] == [], err
+    assert found["reached"] == 5
+    assert code == 0
