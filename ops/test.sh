@@ -14,7 +14,7 @@ if [ "${1:-}" = --all ]; then
   shift
 fi
 
-packages=(chromium xvfb xauth xdotool systemd libcap2-bin util-linux iproute2 procps podman buildah crun runc debootstrap shellcheck)
+packages=(chromium xvfb xauth xdotool systemd libcap2-bin util-linux iproute2 procps podman buildah crun runc debootstrap shellcheck spin gcc libc6-dev)
 if [ "$all" = 1 ]; then
   missing=()
   for package in "${packages[@]}"; do

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shm.counters import BUCKETS, Counters, bucket_low, bucket_of, counter_spec, percentiles
+from shm.counters import BUCKETS, Counters, bucket_low, bucket_of, check_counters, counter_spec, percentiles
 from shm.region import Region
 
 EDGES = bucket_low(np.arange(BUCKETS, dtype=np.int64))
@@ -40,3 +40,13 @@ def test_counts_and_percentiles_are_seen_by_another_mapping(shm_dir: Path) -> No
     assert abs(p50 - 500_000) < 0.04 * 500_000
     assert abs(p99 - 990_000) < 0.04 * 990_000
     assert np.isnan(percentiles(theirs.histogram("h"))).all()
+
+
+def test_check_finds_a_bucket_below_zero_and_a_region_of_another_size(shm_dir: Path) -> None:
+    region = Region.create(shm_dir, counter_spec("m", 2, 2), 1)
+    mine = Counters(region, ("a", "b"), ("h", "k"))
+    mine.record("k", 1000)
+    assert check_counters(region, 2, 2) == []
+    assert "not" in check_counters(region, 2, 3)[0]
+    region.words[mine.histogram_word("k") + 7] = -1
+    assert check_counters(region, 2, 2) == ["m: bucket 7 of histogram 1 counts -1"]

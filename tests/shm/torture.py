@@ -1,70 +1,105 @@
-"""One side of the torture test, run as a process of its own: ``torture.py write|read DIR COUNT``.
+"""The sides of the torture, as functions for forked processes, and the compiled loops that they run.
 
-A record of number n carries words derived from n, so any mix of two records is seen. The reader prints, as its last
-line, how many records it saw and how many it was told to have lost; a tear ends it with exit code 1.
+Record n: words 1 to 6 are derived from n and the word's place, word 7 is the checksum of all others. So a mix of two
+records, of any words, is seen, and so is a word that was left out.
 """
 
 from __future__ import annotations
 
-import sys
+import os
 import time
 from pathlib import Path
 
 import numpy as np
 
+from shm.atomics import cpu_pause, load_acquire, load_relaxed, store_release
+from shm.jit import kernel
+from shm.kernels import LAPPED, TAIL, ring_poll, ring_publish
 from shm.layouts import TICK
 from shm.region import Region
 from shm.ring import RingReader, RingWriter, cursor_at, cursor_spec, ring_spec
 
-CAPACITY, BATCH = 1024, 64
-GOLDEN = np.int64(0x9E3779B97F4A7C15 - (1 << 64))
+CAPACITY, BATCH, SLICE = 4096, 64, 200_000
+GOLDEN = 0x1E3779B97F4A7C15
+SEEN, LOST, TORN = 4, 5, 6
+"""Words of a reader's cursor line, besides the position: what it saw, was told to have lost, and found torn."""
 
 
-def fill(numbers: np.ndarray, flat: np.ndarray) -> None:
-    with np.errstate(over="ignore"):
-        for word in range(1, 8):
-            flat[:, word] = (numbers + word) * GOLDEN
+@kernel("int64(int64[::1], int64[::1], int64, int64[::1], int64, int64)")
+def write_some(ring, batch, upto, gate, at, polls):  # type: ignore[no-untyped-def]
+    """Publish batches up to record ``upto``. ``at`` >= 0: never beyond the reader there; gives up after ``polls``."""
+    tail = load_relaxed(ring, TAIL)
+    limit = tail if at >= 0 else upto + CAPACITY
+    while tail < upto:
+        size = min(BATCH, upto - tail)
+        while limit < tail + size:
+            limit = load_acquire(gate, at) + CAPACITY
+            if limit < tail + size:
+                polls -= 1
+                if polls < 0:
+                    return tail
+                cpu_pause()
+        for i in range(size):
+            check = tail + i
+            for w in range(1, 7):
+                value = (tail + i + w) * GOLDEN
+                batch[i * 8 + w] = value
+                check ^= value
+            batch[i * 8 + 7] = check
+        tail = ring_publish(ring, batch, size, CAPACITY, 8)
+    return tail
 
 
-def write(directory: Path, count: int) -> int:
-    region = Region.attach(directory, ring_spec("ring", TICK, CAPACITY), writable=True)
-    writer = RingWriter(region, TICK)
-    records = np.zeros(BATCH, TICK)
-    flat = records.view(np.int64).reshape(BATCH, 8)
-    while writer.tail < count:
-        size = min(BATCH, count - writer.tail)
-        fill(np.arange(writer.tail, writer.tail + size, dtype=np.int64), flat[:size])
-        writer.publish(records[:size])
-    return 0
-
-
-def read(directory: Path, count: int) -> int:
-    region = Region.attach(directory, ring_spec("ring", TICK, CAPACITY))
-    cursors = Region.attach(directory, cursor_spec("cursors", 1), writable=True)
-    reader = RingReader(region, TICK, cursors.words, cursor_at(0), batch=512)
-    expected = np.zeros((512, 8), np.int64)
-    seen = 0
-    quiet_until = time.monotonic() + 30.0
-    while reader.position < count:
-        start = reader.position
-        got = reader.poll()
-        if not len(got):
-            if time.monotonic() > quiet_until:
-                print("no progress for 30 s", flush=True)
-                return 1
+@kernel("int64(int64[::1], int64[::1], int64, int64[::1], int64[::1], int64, int64)")
+def read_some(ring, cursor, at, mine, out, upto, polls):  # type: ignore[no-untyped-def]
+    """Verify records until ``upto`` or ``polls`` vain looks. The shared cursor moves last: a killed one reads again."""
+    mine[0] = load_relaxed(cursor, at)
+    while mine[0] < upto and polls > 0:
+        got = ring_poll(ring, mine, 0, out, CAPACITY, 8)
+        if got == 0:
+            polls -= 1
+            cpu_pause()
             continue
-        quiet_until = time.monotonic() + 30.0
-        numbers = np.arange(start + reader.last_gap, start + reader.last_gap + len(got), dtype=np.int64)
-        expected[: len(got), 0] = numbers
-        fill(numbers, expected[: len(got)])
-        flat = got.view(np.int64).reshape(len(got), 8)
-        if not np.array_equal(flat, expected[: len(got)]):
-            print(f"torn record near {start}", flush=True)
-            return 1
-        seen += len(got)
-    print(seen, reader.lost, flush=True)
-    return 0
+        if got < 0:
+            store_release(cursor, at + LOST, load_relaxed(cursor, at + LOST) + LAPPED - got)
+            store_release(cursor, at, mine[0])
+            continue
+        first = mine[0] - got
+        for i in range(got):
+            n = first + i
+            check = n
+            torn = out[i * 8] != n
+            for w in range(1, 7):
+                torn |= out[i * 8 + w] != (n + w) * GOLDEN
+                check ^= out[i * 8 + w]
+            if torn or out[i * 8 + 7] != check:
+                store_release(cursor, at + TORN, load_relaxed(cursor, at + TORN) + 1)
+        store_release(cursor, at + SEEN, load_relaxed(cursor, at + SEEN) + got)
+        store_release(cursor, at, mine[0])
+    return mine[0]
 
 
-if __name__ == "__main__":
-    sys.exit({"write": write, "read": read}[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3])))
+def create(directory: Path, readers: int) -> None:
+    Region.create(directory, ring_spec("ring", TICK, CAPACITY), 1).close()
+    Region.create(directory, cursor_spec("cursors", readers), 1).close()
+
+
+def write(directory: Path, count: int, gated: bool) -> None:
+    ring = Region.attach(directory, ring_spec("ring", TICK, CAPACITY), writable=True)
+    cursors = Region.attach(directory, cursor_spec("cursors", 1)).words if gated else np.zeros(8, np.int64)
+    RingWriter(ring, TICK)
+    batch, done = np.zeros(BATCH * 8, np.int64), 0
+    while done < count:
+        upto = min(count, int(ring.words[TAIL]) + SLICE)
+        done = int(write_some(ring.words, batch, upto, cursors, cursor_at(0) if gated else -1, 100_000))
+        if gated and done < upto:
+            os.sched_yield()
+
+
+def read(directory: Path, count: int, line: int, readers: int) -> None:
+    ring = Region.attach(directory, ring_spec("ring", TICK, CAPACITY))
+    cursors = Region.attach(directory, cursor_spec("cursors", readers), writable=True)
+    at, mine, out = cursor_at(line), np.zeros(8, np.int64), np.zeros(512 * 8, np.int64)
+    RingReader(ring, TICK, cursors.words, at)
+    while int(read_some(ring.words, cursors.words, at, mine, out, count, 20_000)) < count:
+        time.sleep(0)
