@@ -10,18 +10,32 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.cli import show
-from engine.cli.errors import Refused
+from engine.cli.errors import CliError, Refused
 from engine.cli.settings import json_option, target_options, target_or_starting
 
 if TYPE_CHECKING:
+    from engine.config import Config
     from engine.replay.session import Replayed
 
 
 @click.command()
 @target_options
 @json_option
+@click.option("--cockpit", is_flag=True, help="show it on the cockpit's pages, with a REPLAY mark and no orders")
+@click.option("--speed", default=1.0, show_default=True, type=click.FloatRange(0.1, 100.0), help="times its own pace")
+@click.option("--skip", "skip_min", default=0.0, type=click.FloatRange(min=0.0), help="minutes that go by unpaced")
+@click.option("--port", type=click.IntRange(0, 65535), help="of the pages; 0 takes a free one [default: cockpit.port]")
 @click.argument("session", required=False)
-def replay(config_file: Path | None, instance: str | None, as_json: bool, session: str | None) -> int:
+def replay(
+    config_file: Path | None,
+    instance: str | None,
+    as_json: bool,
+    cockpit: bool,
+    speed: float,
+    skip_min: float,
+    port: int | None,
+    session: str | None,
+) -> int:
     """Run the recorded ticks of SESSION (YYYY-MM-DD or `today`) through ml-service and strategy, and compare.
 
     Without SESSION, list what is recorded. Exit 3 if the day has no ticks, 1 if a bar came out differently.
@@ -52,6 +66,8 @@ def replay(config_file: Path | None, instance: str | None, as_json: bool, sessio
             day = day_number(session)
     except ValueError as error:
         raise click.BadParameter(f"{session!r}: {error}, or today", param_hint="SESSION") from error
+    if cockpit:
+        return _on_pages(config, day, speed, skip_min * 60.0, port)
     try:
         found = run(config, day)
     except (NoTicks, ModelMissing) as error:
@@ -61,6 +77,29 @@ def replay(config_file: Path | None, instance: str | None, as_json: bool, sessio
     else:
         _print(found)
     return 1 if found.comparison.bars_differ and not found.lost_ticks and not found.missing_models else 0
+
+
+def _on_pages(config: Config, day: int, speed: float, skip_s: float, port: int | None) -> int:
+    import threading
+
+    from msgspec import structs
+
+    from engine.cockpit.server import PortTaken
+    from engine.model.bundle import ModelMissing
+    from engine.replay.pages import show as run
+    from engine.replay.session import NoTicks
+    from engine.runtime.stopping import StopRequest
+
+    stopped = threading.Event()
+    StopRequest(stopped.set).install()
+    pages = structs.replace(config.cockpit, port=config.cockpit.port if port is None else port, health_port=0)
+    try:
+        run(structs.replace(config, cockpit=pages), day, speed=speed, skip_s=skip_s, say=click.echo, stopped=stopped)
+    except (NoTicks, ModelMissing) as error:
+        raise Refused(str(error)) from error
+    except PortTaken as error:
+        raise CliError(str(error)) from error
+    return 0
 
 
 def _print(found: Replayed) -> None:

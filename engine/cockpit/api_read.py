@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import web
 
 from engine.cockpit.guard import caller_of
 from engine.cockpit.openapi import document
 from engine.cockpit.parts import Parts, page, reply
+from engine.cockpit.versions import model_versions
 
 
 class Reading:
@@ -27,6 +30,7 @@ class Reading:
             get("/api/audit", self.audit),
             get("/api/alerts", self.alerts),
             get("/api/history", self.get_history),
+            get("/api/models", self.models),
             get("/api/session", self.session),
         ]
 
@@ -79,6 +83,11 @@ class Reading:
     async def get_history(self, request: web.Request) -> web.Response:
         caller_of(request, "read")
         return reply(self.parts.history.as_json())
+
+    async def models(self, request: web.Request) -> web.Response:
+        caller_of(request, "read")
+        state_dir = self.parts.ctx.state_dir
+        return reply({"models": await asyncio.get_running_loop().run_in_executor(None, model_versions, state_dir)})
 
     async def session(self, request: web.Request) -> web.Response:
         caller = caller_of(request, "read")

@@ -71,8 +71,17 @@ def own_origin(request: web.Request, trusted_proxy: bool) -> bool | None:
     return True if origin is not None else None
 
 
-def door(hosts: frozenset[str], authority: Authority, wall_ns: Callable[[], int], trusted_proxy: bool) -> Any:
-    """Middleware with the checks above. Pages, static files and the login itself need no caller."""
+def door(
+    hosts: frozenset[str],
+    authority: Authority,
+    wall_ns: Callable[[], int],
+    trusted_proxy: bool,
+    replay: bool = False,
+) -> Any:
+    """Middleware with the checks above. Pages, static files and the login itself need no caller.
+
+    In a ``replay`` nothing can be done: there is only a past to look at.
+    """
 
     def identify(request: web.Request) -> Caller:
         header = request.headers.get("Authorization")
@@ -108,6 +117,8 @@ def door(hosts: frozenset[str], authority: Authority, wall_ns: Callable[[], int]
             request[CALLER] = caller
             if caller.browser and request.method not in _SAFE and own is None:
                 raise Problem(403, "a session cookie alone may not act: Origin or Sec-Fetch-Site is missing")
+        if replay and request.method not in _SAFE and request.path.startswith(("/api/exec/", "/api/alerts/")):
+            raise Problem(409, "this is the replay of a recorded session: nothing is sent", guardrail="REPLAY")
         if by_browser or (login and request.method not in _SAFE):
             if request.content_type != "application/json":
                 raise Problem(415, f"Content-Type is {request.content_type}, allowed is application/json")

@@ -113,6 +113,7 @@ def document(config: Config) -> dict[str, Any]:
         "/api/audit": _get("Operator actions, newest first", _answer("audit"), _SINCE, _LIMIT),
         "/api/alerts": _get("Alerts, newest first", _answer("alerts"), _SINCE, _LIMIT),
         "/api/history": _get("Equity curve and regimes of the last hours", _answer("columns")),
+        "/api/models": _get("Model versions with their scores, newest first", _answer("models")),
         "/api/session": _get("Who am I", _answer("name and scopes")),
         "/api/login": _post(
             "Trade a one-time key for a session cookie",

@@ -93,7 +93,7 @@ def make_app(cockpit: Cockpit) -> web.Application:
         return ctx.clock.wall_ns(ctx.clock.now_ns())
 
     app = web.Application(
-        middlewares=[_count(ctx), door(hosts, cockpit.api.authority, wall_ns, config.trusted_proxy)],
+        middlewares=[_count(ctx), door(hosts, cockpit.api.authority, wall_ns, config.trusted_proxy, ctx.replay)],
         client_max_size=MAX_BODY,
     )
     app.add_routes(routes(cockpit.api))

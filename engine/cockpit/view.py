@@ -32,6 +32,7 @@ class Attachment(Protocol):
     config: Config
     instruments: tuple[Instrument, ...]
     clock: Clock
+    replay: bool
 
     def cell_reader(self, name: str) -> CellReader: ...
     def counters_of(self, service: str) -> Counters: ...
@@ -44,6 +45,7 @@ class View:
         self.config = ctx.config
         self.instruments = ctx.instruments
         self.clock = ctx.clock
+        self.replay = ctx.replay
         self._ctx = ctx
         cells = (
             "account",
@@ -96,7 +98,7 @@ class View:
 
     @property
     def mode(self) -> str:
-        return self.config.instance.mode.upper()
+        return "REPLAY" if self.replay else self.config.instance.mode.upper()
 
     def stops(self) -> Stops:
         readers = [self.cells[name] for name in topology.STOP_CELLS]

@@ -45,6 +45,8 @@ class Context:
         self._events: EventWriter | None = None
         self._log: logging.Logger | None = None
         self.heartbeat: Heartbeat | None = None
+        self.replay = False
+        """A recorded session is shown: there is a past to look at and nobody to take an order."""
 
     @classmethod
     def for_cli(cls, config: Config) -> Context:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -16,8 +17,9 @@ class StopRequest:
     none of them meets the parent's handlers in the child.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
         self.asked = False
+        self._then = then
 
     def install(self) -> None:
         for number in SIGNALS:
@@ -26,6 +28,7 @@ class StopRequest:
 
     def _note(self, *_: Any) -> None:
         self.asked = True
+        self._then()
 
 
 def hold() -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import queue
+import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 from replay_world import InAndOut, replay_model
 
 from engine.cli.errors import run
@@ -21,6 +28,7 @@ from engine.paper.port import MARKET_EVENT
 from engine.procs.algo import Algo
 from engine.procs.ml_service import MlService
 from engine.procs.recorder import create
+from engine.replay.pages import show
 from engine.replay.session import NoTicks, compare, portions, recorded_signals, replay
 from engine.runtime.testing import TestInstance, instance
 from engine.store.read import recorded_days
@@ -195,3 +203,45 @@ def test_the_command_prints_the_comparison_and_exits_three_without_ticks(
     assert run(app, ["replay", "yesterday"]) == 2
     assert run(app, ["replay"]) == 0
     assert name in capsys.readouterr().out
+
+
+def test_the_pages_show_the_recorded_day_and_nothing_can_be_sent(day: Day) -> None:
+    pages = structs.replace(day.config.cockpit, port=0, health_port=0)
+    said: queue.Queue[str] = queue.Queue()
+    stopped = threading.Event()
+    work = threading.Thread(
+        target=show,
+        args=(structs.replace(day.config, cockpit=pages), day.date),
+        kwargs={"speed": 100.0, "skip_s": 60.0, "say": said.put, "stopped": stopped},
+    )
+    work.start()
+    try:
+        assert "REPLAY" in said.get(timeout=60)
+        base, _, key = said.get(timeout=60).split()[-1].partition("/cockpit#k=")
+        visitor = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+
+        def call(path: str, body: dict[str, object] | None = None) -> tuple[int, dict[str, Any]]:
+            headers = {"Content-Type": "application/json", "X-L2Dash": "1", "Origin": base}
+            data = None if body is None else json.dumps(body).encode()
+            try:
+                with visitor.open(
+                    urllib.request.Request(base + path, data=data, headers=headers), timeout=20
+                ) as answer:
+                    return answer.status, json.load(answer)
+            except urllib.error.HTTPError as error:
+                return error.code, json.load(error)
+
+        assert call("/api/login", {"k": key})[0] == 200
+        for path in ("order", "flatten-all", "pause", "cancel", "arm"):
+            status, answer = call(f"/api/exec/{path}", {"symbol": "AAPL", "qty": 1, "side": "BUY", "type": "MKT"})
+            assert (status, answer["guardrail"]) == (409, "REPLAY"), path
+        assert "ended" in said.get(timeout=120)
+        state = call("/api/state")[1]
+        assert state["mode"] == "REPLAY"
+        assert len(state["fills"]) == day.intents
+        assert state["account"]["day_pnl_usd"] != 0.0
+        assert {m["symbol"] for m in state["models"] if m["model_id"]} == set(STOCKS)
+    finally:
+        stopped.set()
+        work.join(30)
+    assert not work.is_alive()

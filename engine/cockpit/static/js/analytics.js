@@ -7,7 +7,7 @@ import { DASH, age, micros, num, pct, signed, signedUsd, tone, usd } from "./for
 import { readColors } from "./ladder.js";
 import { flush, latest, s } from "./store.js";
 import { open } from "./stream.js";
-import { LoginPanel, Panel, Toast, applyMode, effect, html, render, streamStale } from "./ui.js";
+import { LoginPanel, Panel, Toast, applyMode, effect, html, render, signal, streamStale } from "./ui.js";
 
 const Latency = () => html`<${Panel} title="Latency" className="latency" extra=${html`<span class="muted">since start, per hop</span>`}>
   <div class="scroll" tabindex="0"><table class="grid"><thead><tr><th scope="col">Hop</th><th scope="col" class="n">p50</th><th scope="col" class="n">p90</th><th scope="col" class="n">p99</th><th scope="col" class="n">p99.9</th><th scope="col" class="n">Samples</th></tr></thead>
@@ -36,6 +36,26 @@ const Models = () => {
     <td class="n">${num(m.confidence, 3)}</td><td class=${`n ${!m.warming && m.confidence_ema < threshold ? "warn-text" : ""}`}>${num(m.confidence_ema, 3)}</td><td class=${`n ${tone(m.expected_move_bps)}`}>${signed(m.expected_move_bps, 2)} bps</td><td class="n">${pct(m.invalid_share, 1)}</td><td class=${`n ${m.psi > 0.25 ? "warn-text" : ""}`}>${num(m.psi, 3)}</td><td class="n muted">${m.model_id}</td><td>${m.valid ? "yes" : html`<b class="bad-text">no</b>`}</td></tr>`)}</tbody></table></div></${Panel}>`;
 };
 
+// Versions come from files that change when somebody trains: asked for once a minute, and at once when the model changes.
+const versions = signal([]);
+let versionsAt = -Infinity, versionSeen = 0;
+function askVersions(now) {
+  const serving = latest.models[0]?.model_id ?? 0;
+  if (now - versionsAt < 60000 && serving === versionSeen) return;
+  versionsAt = now;
+  versionSeen = serving;
+  get("/api/models").then((answer) => (versions.value = answer.models)).catch(() => {});
+}
+
+const folds = (m) => m.walk_forward.map((f) => {
+  const k = Object.keys(f).filter((name) => name.startsWith("loglik_k")).map((name) => Number(name.slice(8))).sort((a, b) => b - a);
+  return k.length > 1 ? `${num(f[`loglik_k${k[0]}`], 2)} (one regime ${num(f[`loglik_k${k[k.length - 1]}`], 2)})` : DASH;
+}).join(" · ");
+
+const Versions = () => html`<${Panel} title="Model versions" className="versions" extra=${html`<span class="muted">log-likelihood per bar, forward in time: higher is better</span>`}><div class="scroll" tabindex="0"><table class="grid"><thead><tr><th scope="col" class="n">Version</th><th scope="col">Serves</th><th scope="col">Made of</th><th scope="col">Trained</th><th scope="col">Walk-forward</th><th scope="col" class="n">Hold-out</th><th scope="col" class="n">Incumbent then</th><th scope="col" class="n">Does not fit</th><th scope="col" class="n">Next bar</th><th scope="col">Gate</th></tr></thead>
+  <tbody>${versions.value.map((m) => html`<tr key=${m.version} class=${m.serves === "current" ? "strong" : ""}><th scope="row" class="n">${m.version}</th><td>${m.serves || "–"}</td><td>${m.error ? html`<b class="bad-text">${m.error}</b>` : m.provenance}</td><td>${m.trained?.slice(0, 16).replace("T", " ") ?? DASH}</td><td>${folds(m)}</td><td class="n">${num(m.holdout?.loglik, 3)}</td><td class="n muted">${m.incumbent ? `${num(m.incumbent.holdout_loglik, 3)} (${m.incumbent.version})` : DASH}</td><td class="n">${pct(m.holdout?.invalid_share, 1)}</td><td class="n" title="correlation of the regime with the return of the next bar">${signed(m.worth?.regime_return_correlation_next_bar, 3)}</td><td>${m.promoted === null ? DASH : m.promoted ? "promoted" : html`<span class="warn-text" title=${m.reasons.join("; ")}>kept out: ${m.reasons[0] ?? ""}</span>`}</td></tr>`)}
+  ${versions.value.length ? "" : html`<tr><td class="muted empty" colspan="10">no model yet</td></tr>`}</tbody></table><p class="muted note">${versions.value[0]?.note ?? ""}</p></div></${Panel}>`;
+
 const Exposure = () => {
   const rows = s.positions.value ?? [], a = s.account.value ?? {};
   return html`<${Panel} title="Positions" className="exposure" extra=${html`<span>gross ${usd(a.gross_usd)}</span><span>net ${signedUsd(a.net_usd)}</span><span class="muted">max ${usd(a.max_position_usd)}</span>`}>
@@ -45,13 +65,13 @@ const Exposure = () => {
 
 const Page = () => html`<div class="frame" aria-hidden="true"></div>
   ${streamStale.value && s.fixed.value ? html`<div class="stream-lost" role="alert">NO FRAMES for ${age(s.stream.value.age)}: what you see is old.</div>` : ""}
-  <${Header} page="analytics" /><main class="analytics" tabindex="0"><h1 class="sr">Analytics</h1><${Badges} /><${Latency} /><${Connectivity} /><${Services} /><${PnlChart} title="Equity: day P&L and drawdown" /><${Exposure} /><${Models} /></main>
+  <${Header} page="analytics" /><main class="analytics" tabindex="0"><h1 class="sr">Analytics</h1><${Badges} /><${Latency} /><${Connectivity} /><${Services} /><${PnlChart} title="Equity: day P&L and drawdown" /><${Exposure} /><${Models} /><${Versions} /></main>
   <${FlattenOverlay} /><${HelpOverlay} /><${Toast} />`;
 
 let fed = 0;
 function frame(now) {
   flush(now);
-  if (now - fed > 1000) { fed = now; feedChart(); }
+  if (now - fed > 1000) { fed = now; feedChart(); askVersions(now); }
   requestAnimationFrame(frame);
 }
 

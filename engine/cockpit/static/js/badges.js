@@ -4,7 +4,7 @@ import { post } from "./api.js";
 import { age, num, pct, signedUsd, since, tone, usd } from "./format.js";
 import { HoldButton, help } from "./flatten.js";
 import { s, toast } from "./store.js";
-import { ConnectionLamp, Panel, html, signal, streamStale, useState } from "./ui.js";
+import { ConnectionLamp, Panel, html, replay, signal, streamStale, useState } from "./ui.js";
 
 const SIGN = { OK: "✓", WARMING: "◔", WARN: "!", STALE: "?", TRIPPED: "✕", WAIT: "⧖" };
 const resetOpen = signal(null);
@@ -25,12 +25,13 @@ export const Badges = () => {
     const [value, limit] = shown(b);
     const state = streamStale.value ? "STALE" : b.state;
     const share = b.limit > 0 && b.value !== null ? Math.min(1, Math.abs(b.value) / b.limit) : b.state === "TRIPPED" ? 1 : 0;
+    const acted = state === "TRIPPED" || state === "WAIT" || (state === "WARN" && b.symbols.length);
     const reason = streamStale.value ? "no frames from the server" : b.reason;
     return html`<article class=${`badge ${state}`} data-badge=${b.name} data-state=${state} key=${b.name} title=${`${b.name}: ${b.reason}${b.symbols.length ? ` [${b.symbols.join(", ")}]` : ""}. On breach: ${b.does}`}>
       <header><h3>${b.name}</h3><span class="word"><i aria-hidden="true">${SIGN[state] ?? "?"}</i>${state}</span></header>
       <div class="figures"><b>${value}</b>${limit ? html`<span>/ ${limit}</span>` : ""}</div>
       <div class="bar"><i style=${{ width: `${share * 100}%` }}></i></div>
-      <div class="why"><p>${reason || "–"}</p><time title="in this state for">${age(since(b.since, now))}</time></div></article>`;
+      <div class="why"><p>${acted ? html`<b class="did">${b.does}</b> · ` : ""}${reason || "–"}</p><time title="in this state for">${age(since(b.since, now))}</time></div></article>`;
   })}</section>`;
 };
 
@@ -59,7 +60,9 @@ const ResetDialog = () => {
     <div class="buttons"><button onClick=${() => (resetOpen.value = null)}>Close</button><button class="primary" onClick=${send} disabled=${!reason.trim()}>Reset</button></div></div></div>`;
 };
 
-const Controls = () => {
+const Controls = ({ page }) => {
+  if (replay.value) return html`<div class="controls"><span class="replay-note" data-testid="replay-note">a recorded session:<br />nothing can be sent</span></div>`;
+  if (page !== "cockpit") return html`<div class="controls"><${HoldButton} /></div>`;
   const state = s.trading_state.value?.state;
   const lease = s.lease.value;
   return html`<div class="controls">
@@ -77,7 +80,7 @@ export const Header = ({ page }) => {
   return html`<header class="top">
     <div class="mode-mark" data-testid="mode" aria-label=${`Mode ${mode}`}>${mode}</div>
     <nav aria-label="Pages"><a href="/cockpit" aria-current=${page === "cockpit" ? "page" : null}>Cockpit</a><a href="/analytics" aria-current=${page === "analytics" ? "page" : null}>Analytics</a></nav>
-    <div class=${`trading ${t?.state ?? ""}`} data-testid="trading-state"><b>${t?.state ?? "…"}</b><span title=${t?.reasons?.join("\n") ?? ""}>${t?.reasons?.length ? t.reasons[0] + (t.reasons.length > 1 ? ` (+${t.reasons.length - 1})` : "") : "entries allowed"}</span></div>
+    <div class=${`trading ${t?.state ?? ""}`} data-testid="trading-state"><b>${replay.value ? "REPLAY" : t?.state ?? "…"}</b><span title=${t?.reasons?.join("\n") ?? ""}>${replay.value ? s.clock.value?.server?.slice(0, 19).replace("T", " ") : t?.reasons?.length ? t.reasons[0] + (t.reasons.length > 1 ? ` (+${t.reasons.length - 1})` : "") : "entries allowed"}</span></div>
     <dl class="money">
       <div><dt>Equity</dt><dd>${usd(a.equity_usd)}</dd></div>
       <div><dt>Day P&L</dt><dd class=${tone(a.day_pnl_usd)}>${signedUsd(a.day_pnl_usd)}</dd></div>
@@ -85,7 +88,7 @@ export const Header = ({ page }) => {
       <div><dt>Gross</dt><dd>${usd(a.gross_usd)}<small> ${pct(a.max_position_usd ? (a.gross_usd ?? 0) / a.max_position_usd : null)}</small></dd></div>
     </dl>
     <${ConnectionLamp} />
-    ${page === "cockpit" ? html`<${Controls} />` : html`<div class="controls"><${HoldButton} /></div>`}
+    <${Controls} page=${page} />
     <button class="help-button" aria-label="Hotkeys" onClick=${() => (help.value = true)}>?</button>
     <${ResetDialog} />
   </header>`;
@@ -93,7 +96,7 @@ export const Header = ({ page }) => {
 
 export const Alerts = () => {
   const list = s.alerts.value;
-  return html`<${Panel} title="Alerts" className="alerts" extra=${html`<button class="small" onClick=${acknowledge}>Acknowledge</button>`}>
+  return html`<${Panel} title="Alerts" className="alerts" extra=${replay.value ? "" : html`<button class="small" onClick=${acknowledge}>Acknowledge</button>`}>
     <ol class="alert-list" tabindex="0">${list.slice(0, 60).map((a) => html`<li key=${a.id} class=${a.severity}><time>${a.time?.slice(11, 19)}</time><b>${a.severity === "ROUTINE" || a.severity === "INFO" ? a.kind : a.severity}</b><span title=${a.text}><em>${a.symbol ?? a.service}</em> ${a.text}</span></li>`)}
     ${list.length ? "" : html`<li class="muted empty">nothing so far</li>`}</ol></${Panel}>`;
 };

@@ -2,7 +2,7 @@
 import { cancel, cancelAll } from "./actions.js";
 import { millis, num, signed, signedUsd, tone, usd } from "./format.js";
 import { s } from "./store.js";
-import { Panel, html, signal, useState } from "./ui.js";
+import { html, replay, signal, useState } from "./ui.js";
 import { focus } from "./stream.js";
 
 const tab = signal("orders");
@@ -58,13 +58,13 @@ export const Blotter = () => {
   return html`<section class="panel blotter" aria-label="Orders, fills and positions" data-testid="blotter">
     <header class="panel-head"><div class="tabs" role="tablist">${Object.keys(COLUMNS).map((name) => html`<button role="tab" id=${`tab-${name}`} aria-controls="blotter-body" aria-selected=${which === name} class=${which === name ? "on" : ""} onClick=${() => (tab.value = name)}>${name[0].toUpperCase() + name.slice(1)} <small>${counts[name]}</small></button>`)}</div>
       <div class="panel-extra">
-        ${which === "orders" ? html`<label class="check"><input type="checkbox" checked=${onlyOpen} onChange=${(e) => setOnlyOpen(e.target.checked)} /> open only</label><button class="small" onClick=${cancelAll} disabled=${!open}>Cancel all</button>` : ""}
+        ${which === "orders" ? html`<label class="check"><input type="checkbox" checked=${onlyOpen} onChange=${(e) => setOnlyOpen(e.target.checked)} /> open only</label><button class="small" onClick=${cancelAll} disabled=${!open || replay.value}>Cancel all</button>` : ""}
         <input class="filter" type="search" placeholder="filter" aria-label="Filter rows" value=${filter} onInput=${(e) => setFilter(e.target.value)} />
         <button class="small" onClick=${() => csv(which, rows)}>CSV</button></div></header>
     ${reject && which === "orders" ? html`<p class="last-reject" data-testid="last-reject"><b>Last ${reject.state.toLowerCase()}</b> ${reject.symbol} ${reject.side} ${num(reject.qty)}: ${reject.guardrail ? `${reject.guardrail}: ` : ""}${reject.reason}</p>` : ""}
     <div class="panel-body scroll" id="blotter-body" role="tabpanel" aria-labelledby=${`tab-${which}`} tabindex="0"><table class="grid sticky"><thead><tr>${columns.map(([name, , kind]) => html`<th scope="col" class=${kind ?? ""}>${name}</th>`)}${which === "orders" || which === "positions" ? html`<th scope="col"><span class="sr">Action</span></th>` : ""}</tr></thead>
       <tbody>${rows.slice(0, LAST[which] ?? 200).map((r) => html`<tr key=${r.order_id ?? r.exec_id ?? r.symbol ?? r.id} class=${`${r.open === false ? "done" : ""} ${r.state ?? ""}`} onDblClick=${() => r.symbol && focus(r.symbol)}>
         ${columns.map(([name, cell, kind]) => html`<td class=${`${kind ?? ""} ${name === "Side" ? r.side : ""} ${name === "Unrealised" ? tone(r.unrealized_usd) : ""} ${name === "Realised" ? tone(r.realized_usd ?? r.realized_pnl_usd) : ""} ${name === "Qty" && which === "positions" ? tone(r.qty) : ""} ${name === "Reason" || name === "What" ? "wide" : ""}`}>${cell(r)}</td>`)}
-        ${which === "orders" ? html`<td>${r.open ? html`<button class="small" onClick=${() => cancel(r.order_id)}>Cancel</button>` : ""}</td>` : ""}${which === "positions" ? html`<td>${r.qty ? html`<button class="small" title="Prepare the closing order in the ticket" onClick=${() => { focus(r.symbol); s.ticketPick.value = { qty: Math.abs(r.qty), at: performance.now() }; }}>Close…</button>` : ""}</td>` : ""}</tr>`)}
+        ${which === "orders" ? html`<td>${r.open && !replay.value ? html`<button class="small" onClick=${() => cancel(r.order_id)}>Cancel</button>` : ""}</td>` : ""}${which === "positions" ? html`<td>${r.qty ? html`<button class="small" title="Prepare the closing order in the ticket" onClick=${() => { focus(r.symbol); s.ticketPick.value = { qty: Math.abs(r.qty), at: performance.now() }; }}>Close…</button>` : ""}</td>` : ""}</tr>`)}
         ${rows.length ? "" : html`<tr><td class="muted empty" colspan=${columns.length + 1}>${all[which].length ? "no row fits the filter" : `no ${which} yet`}</td></tr>`}</tbody></table></div></section>`;
 };

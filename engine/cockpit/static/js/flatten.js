@@ -4,7 +4,7 @@ import { flattenNow, pause, reconnect } from "./actions.js";
 import { num, usd } from "./format.js";
 import { readColors } from "./ladder.js";
 import { s, toast } from "./store.js";
-import { effect, html, signal, useEffect, useRef } from "./ui.js";
+import { effect, html, replay, signal, useEffect, useRef } from "./ui.js";
 
 const COUNTDOWN_MS = 2000, HOLD_MS = 600, DOUBLE_MS = 900;
 export const overlay = signal(null); // {phase: "countdown"|"stopped"|"fired"|"failed", deadline, left, error, id}
@@ -12,6 +12,7 @@ export const help = signal(false);
 let timer = 0, holdTimer = 0, lastReconnect = -Infinity;
 
 export function begin(how) {
+  if (replay.value) return toast("a replay: nothing can be flattened", "warn");
   if (overlay.value && ["countdown", "stopped"].includes(overlay.value.phase)) return fire(`${how}, second press`);
   if (overlay.value?.phase === "fired") return;
   pause(`${how}: pause before flatten`);
@@ -64,10 +65,11 @@ export function hotkeys() {
       if (e.repeat) return;
       const first = !overlay.value;
       begin("hotkey");
-      if (first) { clearTimeout(holdTimer); holdTimer = setTimeout(() => fire("hotkey, held"), HOLD_MS); }
+      if (first && overlay.value) { clearTimeout(holdTimer); holdTimer = setTimeout(() => fire("hotkey, held"), HOLD_MS); }
     } else if (e.ctrlKey && !e.metaKey && !e.altKey && !e.shiftKey && key === "r") {
       e.preventDefault();
       if (e.repeat) return;
+      if (replay.value) return toast("a replay: there is no broker to reconnect", "warn");
       const up = s.connectivity.value?.link === "UP";
       const now = performance.now();
       if (!up || now - lastReconnect < DOUBLE_MS) { lastReconnect = -Infinity; reconnect(); }

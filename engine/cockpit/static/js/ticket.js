@@ -2,7 +2,7 @@
 import { TAB, post, randomHex } from "./api.js";
 import { num, usd } from "./format.js";
 import { s } from "./store.js";
-import { Panel, html, streamStale, useEffect, useState } from "./ui.js";
+import { Panel, html, replay, streamStale, useEffect, useState } from "./ui.js";
 
 export const Ticket = () => {
   const fixed = s.fixed.value;
@@ -34,9 +34,9 @@ export const Ticket = () => {
     } else setVerdict({ bad: false, text: `${side} ${num(qty)} ${symbol}: ${result.state}` });
   };
   const field = (name) => (errors[name] ? "wrong" : "");
-  const disabled = busy || streamStale.value || !quote?.tradable;
+  const disabled = busy || streamStale.value || !quote?.tradable || replay.value;
   const armed = !!s.lease.value;
-  return html`<${Panel} title=${`Ticket ${symbol ?? ""}`} className="ticket" extra=${html`<span class=${armed ? "armed-mark" : "muted"}>${armed ? "armed" : "reduce only: not armed"}</span>`}>
+  return html`<${Panel} title=${`Ticket ${symbol ?? ""}`} className="ticket" extra=${html`<span class=${armed ? "armed-mark" : "muted"}>${replay.value ? "replay: nothing is sent" : armed ? "armed" : "reduce only: not armed"}</span>`}>
     <div class="ticket-quote"><span class="bid">${num(quote?.bid, 2)}</span><span class="muted">${quote?.spread_bps ? `${num(quote.spread_bps, 2)} bps` : "–"}</span><span class="ask">${num(quote?.ask, 2)}</span></div>
     <div class="fields">
       <label>Qty<input inputmode="numeric" aria-label="Quantity" class=${field("qty")} value=${form.qty} onInput=${set("qty")} /></label>

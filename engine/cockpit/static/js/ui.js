@@ -25,6 +25,7 @@ export function applyMode() {
   if (mode) document.documentElement.dataset.mode = mode;
 }
 
+export const replay = computed(() => s.fixed.value?.mode === "REPLAY");
 export const streamStale = computed(() => !s.stream.value.open || s.stream.value.age > 2);
 
 export const ConnectionLamp = () => {
