@@ -9,6 +9,7 @@ for health, and stops everything at once).
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,11 @@ COPIED = ("Containerfile", "compose.yaml", ".env", ".containerignore", ".dockeri
           "pyproject.toml", "requirements.lock", "config", "engine", "shm")  # fmt: skip
 TOOLS = ("podman", "buildah", "runc", "debootstrap")
 DOWN_S = 30.0
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "l2dash/containers"
+"""What every run would fetch alike: the bare base system of the month, and the packages of a lock. Never the image."""
+CACHE_DAYS = 40
+ROOMY = 8 << 30
+"""Memory that must be free for the image's layers to lie in it."""
 TRACE = "lent-to-the-build-for-one-step"
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1200)]
@@ -58,14 +65,50 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def fetch_wheels(target: Path) -> subprocess.Popen[bytes]:
+def cached(name: str, make: Callable[[Path], None]) -> Path:
+    """A file or folder of the cache, made if it is not there; what nobody has used for long goes."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    path = CACHE / name
+    if not path.exists():
+        part = Path(tempfile.mkdtemp(prefix=".part-", dir=CACHE))
+        try:
+            make(part / name)
+            with contextlib.suppress(OSError):  # somebody else was faster
+                (part / name).rename(path)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    os.utime(path)
+    for other in CACHE.iterdir():
+        if time.time() - other.stat().st_mtime > CACHE_DAYS * 86_400:
+            shutil.rmtree(other) if other.is_dir() else other.unlink()
+    return path
+
+
+def fetch_wheels(target: Path) -> None:
     """The locked packages for the image's Python, through whatever registry settings this machine's pip has."""
     platforms = ["manylinux2014", *(f"manylinux_2_{minor}" for minor in range(17, 37))]
     command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"]
     command += ["--require-hashes", "-r", str(ROOT / "requirements.lock"), "-d", str(target)]
     command += ["--only-binary=:all:", "--python-version=3.11", "--implementation=cp"]
     command += [f"--platform={p}_{os.uname().machine}" for p in platforms]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    must(run(*command, timeout_s=400.0))
+
+
+def fetch_base(target: Path) -> None:
+    """A minimal Debian as a tar archive."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as rootfs:
+        done = run("debootstrap", "--variant=minbase", "bookworm", rootfs, timeout_s=400.0)
+        if done.returncode:
+            pytest.skip(f"debootstrap makes no base image here: {done.stdout.strip().splitlines()[-1:]}")
+        shutil.rmtree(f"{rootfs}/var/cache/apt/archives", ignore_errors=True)
+        must(run("tar", "-C", rootfs, "-cf", str(target), ".", timeout_s=120.0))
+
+
+def fetch_compose(target: Path) -> None:
+    must(run(sys.executable, "-m", "venv", str(target)))
+    done = run(f"{target}/bin/python", "-m", "pip", "install", "-q", "podman-compose>=1.6,<2", timeout_s=120.0)
+    if done.returncode:
+        pytest.skip(f"podman-compose can't be installed: {done.stderr.strip().splitlines()[-1:]}")
 
 
 class Stack:
@@ -110,11 +153,15 @@ class Stack:
         self.services: dict[str, Any] = yaml.safe_load((self.project / "compose.yaml").read_text())["services"]
 
     def _choose_storage(self) -> None:
-        """Overlay where the kernel allows it here (not on top of another overlay), else plain copies."""
-        for driver in ("overlay", "vfs"):
+        """Overlay where the kernel allows it: not on top of another overlay, but always in memory. Else plain copies,
+        which take minutes: one of the whole image for every container."""
+        for driver in ("overlay", "memory", "vfs"):
+            store = self.directory / driver
+            if driver == "memory" and not in_memory(store):
+                continue
             (self.directory / "storage.conf").write_text(
-                f'[storage]\ndriver = "{driver}"\n'
-                f'graphroot = "{self.directory}/{driver}"\nrunroot = "{self.directory}/run"\n'
+                f'[storage]\ndriver = "{"vfs" if driver == "vfs" else "overlay"}"\n'
+                f'graphroot = "{store}"\nrunroot = "{self.directory}/run"\n'
             )
             done = self.podman("info", timeout_s=60.0)
             if done.returncode == 0:
@@ -130,36 +177,15 @@ class Stack:
     # -- making the image ----------------------------------------------------------------------------------------
 
     def build(self) -> None:
-        wheels, rootfs = self.directory / "wheels", self.directory / "rootfs"
-        fetching = fetch_wheels(wheels)
-        try:
-            done = run("debootstrap", "--variant=minbase", "bookworm", str(rootfs), timeout_s=400.0)
-            if done.returncode:
-                pytest.skip(f"debootstrap makes no base image here: {done.stdout.strip().splitlines()[-1:]}")
-            must(run(sys.executable, "-m", "venv", str(self.directory / "compose")))
-            done = run(f"{self.directory}/compose/bin/pip", "install", "-q", "podman-compose>=1.6,<2", timeout_s=120.0)
-            if done.returncode:
-                pytest.skip(f"podman-compose can't be installed: {done.stderr.strip().splitlines()[-1:]}")
-            _, words = fetching.communicate(timeout=180)
-            assert fetching.returncode == 0, words.decode()[-2000:]
-        finally:
-            if fetching.poll() is None:
-                fetching.kill()
-                fetching.wait()
-        shutil.rmtree(rootfs / "var/cache/apt/archives", ignore_errors=True)
-        must(
-            run(
-                "sh",
-                "-c",
-                f"tar -C {rootfs} -c . | podman import -q - {BASE_IMAGE}",
-                timeout_s=60,
-                env=self.environment,
-            )
-        )
-        shutil.rmtree(rootfs)
-        options = f"--network=host --layers=false --volume={wheels}:/mnt:ro"
+        lock = hashlib.sha256((ROOT / "requirements.lock").read_bytes()).hexdigest()[:12]
+        with ThreadPoolExecutor() as pool:  # each waits for the network most of the time
+            wheels = pool.submit(cached, f"wheels-{lock}-{os.uname().machine}", fetch_wheels)
+            base = pool.submit(cached, f"bookworm-{time.strftime('%Y-%m')}.tar", fetch_base)
+            compose = pool.submit(fetch_compose, self.directory / "compose")
+        compose.result()
+        must(run("podman", "import", "-q", str(base.result()), BASE_IMAGE, timeout_s=120.0, env=self.environment))
+        options = f"--network=host --layers=false --volume={wheels.result()}:/mnt:ro"
         must(self.compose(f"--podman-build-args={options}", "build", "regions", timeout_s=600.0))
-        shutil.rmtree(wheels)
 
     # -- running it ----------------------------------------------------------------------------------------------
 
@@ -210,6 +236,15 @@ class Stack:
             return error.code, json.load(error)
         except OSError:
             return 0, {}
+
+
+def in_memory(store: Path) -> bool:
+    """Mount a file system in memory there, if there is plenty; ``destroy`` unmounts it."""
+    facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    if int(facts["MemAvailable"].split()[0]) * 1024 < ROOMY:
+        return False
+    store.mkdir()
+    return run("mount", "-t", "tmpfs", "-o", f"size={ROOMY}", "l2dash-test", str(store)).returncode == 0
 
 
 def environment(directory: Path) -> dict[str, str]:
