@@ -5,41 +5,31 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-import socket
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from engine.cli import show
+from engine.cli.doctor_broker import depth_lines, entitlements, gateway
+from engine.cli.findings import FAIL, OK, WARN, Finding
 from engine.cli.settings import json_option, target_options, target_or_starting
 from engine.config import Config
 from shm import memory
 from shm.memory import Granted
 
-OK, WARN, FAIL = "ok", "warn", "fail"
 SHM_NEED = 128 * 1024 * 1024
 BYTES_PER_TICK = 64
 NOFILE_NEED = 1024
 SESSION_S = 23_400
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at. ``fix`` is empty when nothing is to be done."""
-
-    check: str
-    status: str
-    found: str
-    fix: str = ""
-
-
 @click.command()
 @target_options
 @json_option
 def doctor(config_file: Path | None, instance: str | None, as_json: bool) -> int:
-    """Check cores, isolation, governor, clock, limits, shared memory, ports, disk and gateway. Exit 1 on a failure."""
+    """Check cores, isolation, governor, clock, limits, memory, ports, disk, gateway and data. Exit 1 on a failure."""
     findings = list(examine(target_or_starting(config_file, instance)))
     if as_json:
         show.as_json([asdict(f) for f in findings])
@@ -55,6 +45,7 @@ def examine(config: Config) -> Iterator[Finding]:
     checks: tuple[Callable[[Config], Finding], ...] = (
         cores, isolation, governor, clock_source, clock_synchronised, memory_lock, huge_pages, open_files,
         shared_memory, leftovers, kernel_cache, disk, state_directory, model, cockpit_port, health_port, gateway,
+        depth_lines, entitlements,
     )  # fmt: skip
     for check in checks:
         yield check(config)
@@ -266,18 +257,6 @@ def cockpit_port(config: Config) -> Finding:
 
 def health_port(config: Config) -> Finding:
     return _port("health port", "cockpit.health_port", config.cockpit.health_host, config.cockpit.health_port, config)
-
-
-def gateway(config: Config) -> Finding:
-    host, port = config.gateway.host, config.gateway.port
-    try:
-        with socket.create_connection((host, port), 2.0):
-            return Finding("gateway", OK, f"{host}:{port} accepts connections")
-    except OSError as error:
-        words = f"{host}:{port}: {error.strerror or error}"
-    if config.instance.mode == "sim":
-        return Finding("gateway", OK, f"{words}; the embedded one starts with `l2dash up`")
-    return Finding("gateway", FAIL, words, "start IB Gateway, enable its API, check gateway.host and gateway.port")
 
 
 def _read(path: str) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from engine.cli import show
-from engine.cli.doctor import FAIL, OK, WARN, Finding, clock_synchronised, disk, model
+from engine.cli.doctor import clock_synchronised, disk, model
+from engine.cli.findings import FAIL, OK, WARN, Finding
 from engine.cli.settings import json_option, target, target_options
 
 
