@@ -17,9 +17,9 @@ import orjson
 from aiohttp import web
 
 from engine.cockpit.arming import Arming
-from engine.cockpit.blotter import Blotter
 from engine.cockpit.durable import DurableLog
 from engine.cockpit.errors import Problem
+from engine.cockpit.frames import Frames, encode
 from engine.cockpit.history import History
 from engine.cockpit.services import Services
 from engine.cockpit.tail import Tail
@@ -31,9 +31,6 @@ BUFFER_LIMIT = 128 * 1024
 STUCK_NS = 2_000_000_000
 STREAMS_PER_SESSION = 3
 SLOW_NS = 1_000_000_000
-FULL_NS = 5_000_000_000
-_OPTION = orjson.OPT_SERIALIZE_NUMPY
-SNAPSHOT_ORDERS, SNAPSHOT_FILLS = 300, 300
 
 
 @dataclass(slots=True, eq=False)
@@ -76,15 +73,13 @@ class Stream:
         arming: Arming,
     ) -> None:
         self._ctx = ctx
-        self._view, self._services, self._tail, self._log, self._history = view, services, tail, log, history
-        self._blotter: Blotter = tail.blotter
+        self._view, self._tail, self._log, self._history = view, tail, log, history
+        self._built = Frames(view, services, tail)
         self.arming = arming
         self.clients: list[Client] = []
         self._arm = ctx.cell_writer("arm")
         self._arm_state: tuple[int, ...] = ()
-        self._sections: dict[str, bytes] = {}
-        self._books: dict[int, tuple[int, bool]] = {}
-        self._slow_ns = self._full_ns = self._beat_ns = 0
+        self._slow_ns = self._beat_ns = 0
         self.frames = self.dropped = self.skipped = 0
         self._period_s = 1.0 / ctx.config.cockpit.frames_per_s
         self.on_frame: Callable[[], None] = lambda: None
@@ -130,9 +125,9 @@ class Stream:
             for client in self.clients:
                 client.position = self._log.next
                 client.put("resync", resync + snapshot)
-        state = self._state_frame(now_ns, slow)
+        state = self._built.state_frame(now_ns, slow)
         focused = {c.focus for c in self.clients}
-        books = {i: self._book_frame(i) for i in focused}
+        books = {i: self._built.book_frame(i) for i in focused}
         beat = now_ns - self._beat_ns >= SLOW_NS
         if beat:
             self._beat_ns = now_ns
@@ -160,74 +155,20 @@ class Stream:
         waiting = client.newest.get("state")
         client.put("state", state if waiting is None else waiting + state)
         if waiting is not None and len(waiting) > BUFFER_LIMIT:
-            client.newest["state"] = self._whole_state()
+            client.newest["state"] = self._built.whole_state()
 
     def _heartbeat(self, client: Client, now_ns: int) -> bytes:
         client.nonce, client.nonce_ns = secrets.token_hex(8), now_ns
         server_ms = self._ctx.clock.wall_ns(now_ns) // 1_000_000
         return frame("heartbeat", orjson.dumps({"server_ms": server_ms, "nonce": client.nonce, "tab": client.tab}))
 
-    def _state_frame(self, now_ns: int, slow: bool) -> bytes | None:
-        view = self._view
-        parts: dict[str, Any] = {
-            "trading_state": view.trading_state(),
-            "guardrails": view.guardrails(),
-            "account": view.account(),
-            "positions": view.positions(),
-            "quotes": view.quotes(),
-            "flatten": view.flatten(),
-        }
-        if slow:
-            parts |= {
-                "models": view.models(),
-                "connectivity": view.connectivity(),
-                "recovery": view.recovery(),
-                "arm": view.arm(),
-                "services": self._services.rows(now_ns),
-                "latency": self._services.latency(),
-            }
-        full = now_ns - self._full_ns >= FULL_NS
-        if full:
-            self._full_ns = now_ns
-        changed = []
-        for name, value in parts.items():
-            encoded = orjson.dumps(value, option=_OPTION)
-            if full or self._sections.get(name) != encoded:
-                self._sections[name] = encoded
-                changed.append(b'"' + name.encode() + b'":' + encoded)
-        if not changed:
-            return None
-        clock = orjson.dumps(view.clock_section())
-        return frame("state", b'{"clock":' + clock + b"," + b",".join(changed) + b"}")
-
-    def _whole_state(self) -> bytes:
-        body = b",".join(b'"' + n.encode() + b'":' + v for n, v in self._sections.items())
-        return frame("state", b'{"clock":' + orjson.dumps(self._view.clock_section()) + b"," + body + b"}")
-
-    def _book_frame(self, index: int) -> bytes | None:
-        data = self._view.book(index) | {"own": self._blotter.own_prices(index)}
-        return frame("book", orjson.dumps(data, option=_OPTION))
-
     def snapshot(self) -> dict[str, Any]:
-        """What `/api/state` answers: everything, with the newest orders, fills, alerts and audit lines."""
-        return {
-            **self._view.state(),
-            "orders": self._blotter.order_list(0, SNAPSHOT_ORDERS),
-            "fills": self._blotter.fill_list(0, SNAPSHOT_FILLS),
-            "latency": self._services.latency(),
-            "services": self._services.rows(self._view.now_ns),
-            "alerts": list(self._tail.alerts)[-100:],
-            "audit": list(self._tail.audits)[-100:],
-            "stream": {
-                "clients": len(self.clients),
-                "frames": self.frames,
-                "skipped": self.skipped,
-                "dropped": self.dropped,
-            },
-        }
+        """What `/api/state` answers."""
+        counts = {"clients": len(self.clients), "frames": self.frames, "skipped": self.skipped, "dropped": self.dropped}
+        return self._built.snapshot(counts)
 
     def snapshot_frame(self) -> bytes:
-        return frame("snapshot", orjson.dumps(self.snapshot(), option=_OPTION))
+        return frame("snapshot", encode(self.snapshot()))
 
     # -- leases and slow clients ---------------------------------------------------------------------------------
 

@@ -11,16 +11,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from engine import topology
+from engine.cockpit import link, market
 from engine.cockpit.badges import guardrails
-from engine.cockpit.words import LINK_WORDS, block_words, display, iso, name_of, number, text_of
+from engine.cockpit.words import block_words, display, iso, name_of, number, text_of
 from engine.config import Config
-from engine.domain.codes import BlockReason, FlattenState, LinkState, Mode, OrderState, Owner, Source, TradingState
+from engine.domain.codes import BlockReason, FlattenState, Mode, OrderState, Owner, Source, TradingState
 from engine.domain.instruments import Instrument
 from engine.risk.stops import Stops, effective
 from engine.runtime.clock import Clock
 from shm.cell import CellReader
 from shm.counters import Counters
-from shm.layouts import RTT_SAMPLES
 
 WATCHDOG_SILENT_NS = 1_000_000_000
 Json = dict[str, Any]
@@ -216,113 +216,16 @@ class View:
         }
 
     def quotes(self) -> list[Json]:
-        """One line per symbol: prices, freshness, session."""
-        out = []
-        for i in self.instruments:
-            b = self.value("book", i.index)
-            seen = self.known("book", i.index)
-            out.append({
-                "symbol": display(i.symbol),
-                "tradable": i.tradable,
-                "bid": number(float(b["bid_price"][0])) if seen and b["bid_rows"] else None,
-                "ask": number(float(b["ask_price"][0])) if seen and b["ask_rows"] else None,
-                "mid": self.mid(i.index),
-                "last": number(float(b["last_price"])) if seen and b["last_price"] > 0 else None,
-                "spread_bps": number(float(b["spread_bps"])) if seen and b["bid_rows"] and b["ask_rows"] else None,
-                "fair_value": number(float(b["fair_value"])) if seen and b["fair_value"] > 0 else None,
-                "age_s": self.age_s(int(b["t_socket_ns"])) if seen else None,
-                "stale_after_s": self.stale_after_s(i),
-                "valid": bool(b["valid"]),
-                "halted": bool(b["halted"]),
-                "session_open": bool(b["session_open"]),
-                "updates": int(b["updates"]),
-                "traded_qty": number(float(b["traded_qty"])),
-            })  # fmt: skip
-        return out
-
-    def stale_after_s(self, instrument: Instrument) -> float:
-        g = self.config.guardrails
-        if not instrument.tradable:
-            return g.index_stale_s
-        gap = float(self.value("book", instrument.index)["gap_median_ns"]) / 1e9
-        return max(g.stale_min_s, g.stale_factor * gap) if np.isfinite(gap) else g.stale_min_s
+        return market.quotes(self)
 
     def book(self, index: int) -> Json:
-        """Depth of one symbol: best first, ``[price, size]`` rows."""
-        b = self.value("book", index)
-        bids, asks = int(b["bid_rows"]), int(b["ask_rows"])
-        return {
-            "symbol": display(self.instruments[index].symbol),
-            "tick_size": self.instruments[index].tick_size,
-            "bids": np.column_stack((b["bid_price"][:bids], b["bid_size"][:bids])).tolist(),
-            "asks": np.column_stack((b["ask_price"][:asks], b["ask_size"][:asks])).tolist(),
-            "mid": self.mid(index),
-            "micro_price": number(float(b["micro_price"])) if b["micro_price"] > 0 else None,
-            "fair_value": number(float(b["fair_value"])) if b["fair_value"] > 0 else None,
-            "last": number(float(b["last_price"])) if b["last_price"] > 0 else None,
-            "valid": bool(b["valid"]),
-            "halted": bool(b["halted"]),
-            "crossed": bool(b["crossed_since_ns"]),
-            "updates": int(b["updates"]),
-            "age_s": self.age_s(int(b["t_socket_ns"])),
-            "t": self.clock.wall_ns(int(b["t_socket_ns"])) // 1_000_000 if b["t_socket_ns"] else None,
-        }
+        return market.book(self, index)
 
     def models(self) -> list[Json]:
-        out = []
-        for i in self.instruments:
-            if not i.tradable:
-                continue
-            m = self.value("model", i.index)
-            seen, states = self.known("model", i.index), int(m["states"])
-            out.append({
-                "symbol": display(i.symbol),
-                "regime": int(m["regime"]) if seen else None,
-                "states": states,
-                "probability": [round(float(p), 4) for p in m["probability"][:states]],
-                "confidence": number(float(m["confidence"])) if seen else None,
-                "confidence_ema": number(float(m["confidence_ema"])) if seen else None,
-                "warming": bool(m["warming"]) or not seen,
-                "valid": bool(m["valid"]),
-                "invalid_share": number(float(m["invalid_share"])),
-                "psi": number(float(m["psi"])),
-                "expected_move_bps": number(float(m["expected_move_bps"])),
-                "bars": int(m["bars"]),
-                "model_id": int(m["model_id"]),
-                "age_s": self.age_s(int(m["t_ns"])),
-            })  # fmt: skip
-        return out
+        return market.models(self)
 
     def connectivity(self) -> Json:
-        b, lease = self.value("broker"), self.value("lease")
-        count = min(int(b["rtt_count"]), RTT_SAMPLES)
-        samples = [round(float(ns) / 1e6, 3) for ns in b["rtt_ns"] if ns > 0][:RTT_SAMPLES] if count else []
-        link = int(b["link"])
-        last = int(b["rtt_ns"][(int(b["rtt_count"]) - 1) % RTT_SAMPLES]) if count else 0
-        return {
-            "link": name_of(LinkState, link),
-            "words": LINK_WORDS.get(LinkState(link) if link <= max(LinkState) else LinkState.DOWN, "unknown"),
-            "down_since": self.iso(int(b["down_since_ns"])),
-            "down_s": self.age_s(int(b["down_since_ns"])),
-            "last_message_s": self.age_s(int(b["last_message_ns"])),
-            "rtt_ms": round(last / 1e6, 3) if last else None,
-            "rtt_samples_ms": samples,
-            "farms_down": int(b["farms_down"]),
-            "reconciled": bool(b["reconciled"]),
-            "leaving": bool(b["leaving"]),
-            "reconnects": int(b["reconnects"]),
-            "working_orders": int(b["working_orders"]),
-            "unknown_orders": int(b["unknown_orders"]),
-            "messages_sent": int(b["messages_sent"]),
-            "server_version": int(b["server_version"]),
-            "clock_offset_ms": round(int(b["clock_offset_ns"]) / 1e6, 3),
-            "foreign_positions": int(b["foreign_positions"]),
-            "foreign_orders": int(b["foreign_orders"]),
-            "gateway": f"{self.config.gateway.host}:{self.config.gateway.port}",
-            "owner": name_of(Owner, int(lease["owner"])),
-            "epoch": int(lease["epoch"]),
-            "lease_ms": round((int(lease["expires_ns"]) - self.now_ns) / 1e6, 1) if lease["expires_ns"] else None,
-        }
+        return link.connectivity(self)
 
     def flatten(self) -> Json:
         f = self.value("flatten")

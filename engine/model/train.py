@@ -9,14 +9,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +28,7 @@ from engine.model.evaluate import HOLDOUT, direction, gate, metrics_of, split, w
 from engine.model.fit import FitFailed, fit, match_states, score
 from engine.model.history import NoHistory, Progress, recorded_bars, recording_bars, synthetic_bars
 from engine.model.params import Model
+from engine.model.report import Outcome, Reporter, summary, summary_json
 
 Records = npt.NDArray[np.void]
 KEPT = 3
@@ -37,19 +36,6 @@ KEPT = 3
 
 class TrainingRuns(Exception):
     """Another training holds the model directory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a training did. ``version`` is the candidate's; it serves only if ``promoted``."""
-
-    promoted: bool
-    version: int
-    incumbent: int | None
-    reasons: tuple[str, ...]
-    bars: int
-    seconds: float
-    model: Model
 
 
 def candidate_of(
@@ -244,45 +230,6 @@ def _exclusive(directory: Path) -> Iterator[None]:
         yield
 
 
-class Reporter:
-    """Progress for people: a live bar on a terminal, one line per tenth elsewhere."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-        self._last: tuple[str, int] = ("", -1)
-        self._bar = None
-        self._tasks: dict[str, object] = {}
-        if out.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-            columns = (TextColumn("{task.description:>14}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-            self._bar = Progress(*columns, TimeElapsedColumn(), console=Console(file=out))
-            self._bar.start()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if self._bar is not None:
-            if stage not in self._tasks:
-                self._tasks[stage] = self._bar.add_task(stage, total=total)
-            self._bar.update(self._tasks[stage], completed=done)  # type: ignore[arg-type]
-            return
-        tenth = 10 * done // max(total, 1)
-        if (stage, tenth) != self._last:
-            self._last = (stage, tenth)
-            self.say(f"{stage} {done}/{total}")
-
-    def say(self, line: str) -> None:
-        if self._bar is not None:
-            self._bar.console.print(line)
-        else:
-            self._out.write(line + "\n")
-            self._out.flush()
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """``--retrain``: exit 0 promoted, 1 failed, 2 wrong arguments, 3 the incumbent is kept."""
     parser = argparse.ArgumentParser(prog="main.py", description="Retrain the regime model.")
@@ -312,45 +259,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"retrain failed: {error}\n")
         return 1
     report.close()
-    sys.stdout.write(_summary_json(outcome) if args.json else _summary(outcome))
+    sys.stdout.write(summary_json(outcome) if args.json else summary(outcome))
     return 0 if outcome.promoted else KEPT
 
 
 def _config_default() -> Path | None:
     named = os.environ.get("L2DASH_CONFIG")
     return Path(named) if named else None
-
-
-def _summary_json(o: Outcome) -> str:
-    data = {
-        "promoted": o.promoted,
-        "version": o.version,
-        "incumbent": o.incumbent,
-        "reasons": o.reasons,
-        "bars": o.bars,
-        "seconds": round(o.seconds, 2),
-        "provenance": o.model.provenance,
-        "window": o.model.window,
-        "metrics": o.model.metrics,
-    }
-    return json.dumps(data) + "\n"
-
-
-def _summary(o: Outcome) -> str:
-    holdout, worth = o.model.metrics["holdout"], o.model.metrics["worth"]
-    lines = [
-        f"model {o.version} ({o.model.provenance}, {o.model.window}): {o.bars} bars in {o.seconds:.1f} s",
-        f"hold-out: log-likelihood per bar {holdout['loglik_standardised']:.3f}, "
-        f"does not fit {holdout['invalid_share']:.1%}, mean confidence {holdout['confidence']:.2f}",
-        f"regime against return: same bar {worth['regime_return_correlation_same_bar']:+.3f}, "
-        f"next bar {worth['regime_return_correlation_next_bar']:+.3f}",
-        o.model.metrics["note"],
-    ]
-    if o.promoted:
-        lines.append(f"promoted; a running ml-service takes it over at its next bar (before: {o.incumbent or 'none'})")
-    else:
-        lines.append(f"kept model {o.incumbent or 'none'}: {'; '.join(o.reasons)}")
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def test_a_request_without_token_is_refused_and_names_the_header(system: System)
     "service", ["algo", "ml-service", "recorder", "cockpit", "watchdog", "broker-bridge", "paper-gateway"]
 )
 def test_a_killed_service_is_back_within_ten_seconds_and_nothing_else_stopped(system: System, service: str) -> None:
-    before = system.pids()
+    before, flattened = system.pids(), system.state()["flatten"]["flatten_id"]
     assert set(before) == SERVICES
     os.kill(before[service], signal.SIGKILL)
 
@@ -96,6 +96,7 @@ def test_a_killed_service_is_back_within_ten_seconds_and_nothing_else_stopped(sy
     assert {k: v for k, v in after.items() if k != service} == {k: v for k, v in before.items() if k != service}
     wait_for("the cockpit answers", lambda: trading(system), 10)
     assert trading(system) != "KILLED", system.report()
+    assert system.state()["flatten"]["flatten_id"] == flattened, "a good book was flattened"
 
 
 def test_nothing_is_lost_or_doubled_and_positions_are_the_sum_of_fills(system: System) -> None:
