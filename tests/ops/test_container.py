@@ -46,7 +46,7 @@ TRACE = "lent-to-the-build-for-one-step"
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1200)]
 
 
-def run(*command: str, timeout_s: float = 60.0, **more: Any) -> subprocess.CompletedProcess[str]:
+def run(*command: str, timeout_s: float = 120.0, **more: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, **more)
 
 
@@ -106,7 +106,7 @@ def fetch_base(target: Path) -> None:
 
 def fetch_compose(target: Path) -> None:
     must(run(sys.executable, "-m", "venv", str(target)))
-    done = run(f"{target}/bin/python", "-m", "pip", "install", "-q", "podman-compose>=1.6,<2", timeout_s=120.0)
+    done = run(f"{target}/bin/python", "-m", "pip", "install", "-q", "podman-compose>=1.6,<2", timeout_s=300.0)
     if done.returncode:
         pytest.skip(f"podman-compose can't be installed: {done.stderr.strip().splitlines()[-1:]}")
 
