@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import math
 import multiprocessing
 import os
@@ -36,6 +37,7 @@ from shm.cell import RETRIES, CellWriter, cell_spec
 from shm.layouts import LEASE, TICK
 from shm.region import Region, Words
 from shm.ring import RingReader, RingWriter, cursor_at, cursor_spec, ring_spec
+from shm.wait import FUTEX, Waiter, Waker
 
 PING_CAPACITY = 64
 BATCH = 64
@@ -57,6 +59,11 @@ SMOKE = Size(rounds=3, trips=5_000, queued=100, records=1_000_000, samples=5_000
 
 def pin(nth: int) -> None:
     os.sched_setaffinity(0, {CORES[nth % len(CORES)]})
+
+
+def die_with_parent() -> None:
+    """A side that spins must not outlive a benchmark that was killed."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
 
 
 class Bench:
@@ -93,6 +100,7 @@ class Bench:
         if pid == 0:
             code = 1
             try:
+                die_with_parent()
                 pin(1)
                 code = int(other() == -1)
             finally:
@@ -259,6 +267,36 @@ def cell_ns(b: Bench, s: Size, pause: int) -> tuple[float, float, float, int]:
     return float(middle) - cost, float(late) - cost, float(last) - cost, int(vain)
 
 
+def wake_ns(b: Bench, count: int = 100) -> float:
+    """Median time from publishing to a blocked reader's next line of Python: a futex wake-up of a sleeping process."""
+    b._made += 1
+    region = Region.create(b.directory, ring_spec(f"r{b._made}", TICK, 64), 1)
+    lines, woken, seen, sleeper = b.lines(), cursor_at(0), cursor_at(16), cursor_at(32)
+
+    def read() -> None:
+        waiter = Waiter(region.words, lines, sleeper, "spin-then-futex", spins=1)
+        for n in range(count):
+            waiter.wait(n, 10.0)
+            lines[woken] = time.monotonic_ns()
+            lines[seen] = n + 1
+
+    writer, waker, samples = RingWriter(region, TICK), Waker(region.words, lines, sleeper), []
+    with b.partner(read) as pid:
+        pin(0)
+        for n in range(count):
+            while lines[sleeper] != FUTEX:
+                time.sleep(0.0001)
+            time.sleep(0.0002)
+            begun = time.monotonic_ns()
+            writer.publish_record()
+            waker.wake()
+            while lines[seen] != n + 1:
+                time.sleep(0)
+            samples.append(int(lines[woken]) - begun)
+        os.waitpid(pid, 0)
+    return statistics.median(samples)
+
+
 def python_face_ns(b: Bench, count: int = 20_000) -> tuple[float, float]:
     """Publish and empty poll of one record through the Python face."""
     b._made += 1
@@ -292,6 +330,7 @@ def one_round(b: Bench, s: Size, program: Path | None) -> dict[str, float]:
     for name, pause in (("cell", 0), ("paced", 20)):
         found[name], found[f"{name}_late"], found[f"{name}_last"], vain = cell_ns(b, s, pause)
         found[f"{name}_vain"] = float(vain)
+    found["wake"] = wake_ns(b)
     found["publish"], found["poll"] = python_face_ns(b)
     return found
 
@@ -368,6 +407,7 @@ def report(rounds: list[dict[str, float]]) -> None:
     )
     longest = max(max(r["cell_last"], r["paced_last"]) for r in rounds)
     line("cell reads in vain", f"{vain:.0f}", f"longest {longest / 1e3:.0f} us", "none: no reader starves")
+    line("publish to a blocked reader's wake-up", f"{m['wake'] / 1e3:.0f} us")
     line("publish through Python", f"{m['publish']:.0f} ns")
     line("empty poll through Python", f"{m['poll']:.0f} ns")
 

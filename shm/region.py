@@ -25,7 +25,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import mmap
 import os
 import shutil
@@ -52,6 +51,9 @@ from shm.errors import (
     WriterTaken,
 )
 from shm.layouts import LAYOUT_VERSION, dtype_hash
+from shm.process import boot_id_hash as boot_id_hash
+from shm.process import process_name
+from shm.process import start_ticks as start_ticks
 
 MAGIC = 0x3148534144324C  # "L2DASH1"
 PAGE = 4096
@@ -87,30 +89,6 @@ class RegionSpec:
     bytes: int
     initial: tuple[tuple[int, int], ...] = ()
     """Words that are not zero at birth: (offset, value)."""
-
-
-def boot_id_hash() -> int:
-    """Signed 64-bit hash of this boot's id: a region of another boot is dead, whatever its pids say."""
-    text = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
-
-
-def process_name(pid: int) -> str:
-    """Name of a process as ps shows it; "?" if it is gone."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return "?"
-
-
-def start_ticks(pid: int) -> int:
-    """Start time of a process in clock ticks since boot, 0 if it is gone. Tells a reused pid apart."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return 0
-    fields = stat.rsplit(")", 1)[1].split()
-    return 0 if fields[0] in ("Z", "X") else int(fields[19])
 
 
 def _refused(error: OSError, what: str, directory: Path, spec: RegionSpec) -> Exception:

@@ -45,11 +45,6 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 
-def choose(cores: int, spinners: int) -> Strategy:
-    """``auto``: who owns a core spins; with fewer cores than that, nothing burns a core that it must share."""
-    return "busy-spin" if cores >= spinners + 2 else "spin-then-futex"
-
-
 @kernel("void(int64[::1], int64, int64)")
 def announce(words, at, how):  # type: ignore[no-untyped-def]
     """Say how this sleeper wants to be woken, before it looks for work once more."""

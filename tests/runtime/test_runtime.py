@@ -170,6 +170,42 @@ def test_a_stop_that_arrives_while_a_service_starts_is_orderly(tmp_path: Path, s
         assert instances.heartbeat(world.config, service).state == ServiceState.STOPPED
 
 
+def test_a_service_that_waits_for_rings_only_is_woken_by_futex(inst: TestInstance) -> None:
+    with inst:
+        sleeper, producer = inst.context("ml-service"), inst.context("broker-bridge")
+        ticks, bell = producer.ring_writer("ticks"), sleeper.doorbell(futex=True)
+        bell.announce()
+        ticks.publish_record()  # between the last look and the sleep: the futex is no longer what it was
+        bell.sleep(30.0)
+        bell.announce()
+        threading.Timer(0.05, producer.wake, ("ml-service",)).start()
+        bell.sleep(30.0)  # the test's own timeout fails it if the wake-up is lost
+        with pytest.raises(BlockingIOError):
+            os.read(bell._fd, 1)
+
+
+def test_a_service_that_watches_a_socket_sleeps_on_its_doorbell(inst: TestInstance) -> None:
+    with inst:
+        sleeper, producer = inst.context("ml-service"), inst.context("broker-bridge")
+        bell = sleeper.doorbell(futex=True)
+        read, write = os.pipe()
+        bell.watch((read,))
+        bell.announce()
+        os.write(write, b"x")
+        bell.sleep(30.0)
+        os.read(read, 1)
+        bell.announce()
+        producer.wake("ml-service")
+        assert os.read(bell._fd, 1) == b"\0"
+        bell.watch(())
+        bell.announce()
+        producer.wake("ml-service")
+        with pytest.raises(BlockingIOError):
+            os.read(bell._fd, 1)
+        for fd in (read, write):
+            os.close(fd)
+
+
 def test_ids_are_unique_over_sources_restarts_and_counts() -> None:
     first, second = IdSource(1_700_000_000_000_000_000), IdSource(1_700_000_001_000_000_000)
     ids = {s.next(source) for s in (first, second) for source in Source for _ in range(100)}

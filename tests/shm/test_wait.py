@@ -11,7 +11,7 @@ from shm import wait
 from shm.layouts import TICK
 from shm.region import Region
 from shm.ring import RingWriter, cursor_at, cursor_spec, ring_spec
-from shm.wait import AWAKE, FUTEX, STRATEGIES, Sleep, Strategy, Waiter, Waker, announce, choose, tail_address, wake_all
+from shm.wait import AWAKE, FUTEX, STRATEGIES, Sleep, Strategy, Waiter, Waker, announce, tail_address, wake_all
 
 LONG_S = 60.0
 """A lost wake-up would take this long; the tests' own time-out is longer and their asserts tell."""
@@ -117,12 +117,6 @@ def test_a_thousand_records_reach_a_sleeper_that_nobody_need_wake_twice(shm_dir:
     reader.join()
     assert got == list(range(1, 1_001))
     assert time.monotonic() - begun < LONG_S
-
-
-def test_auto_spins_only_where_cores_are_owned() -> None:
-    assert choose(cores=2, spinners=4) == "spin-then-futex"
-    assert choose(cores=5, spinners=4) == "spin-then-futex"
-    assert choose(cores=6, spinners=4) == "busy-spin"
 
 
 def test_an_unknown_strategy_and_a_sleep_on_nothing_are_refused() -> None:
