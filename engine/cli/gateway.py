@@ -65,7 +65,7 @@ def paper_gateway(
     """
     if context.invoked_subcommand is not None:
         return 0
-    from engine.paper.main import PortTaken, serve
+    from engine.paper.main import PortTaken, run, serve
     from engine.paper.universe import ALONE
     from engine.procs.paper_gateway import paper_config
 
@@ -101,7 +101,7 @@ def paper_gateway(
         )
 
     try:
-        asyncio.run(main())
+        run(main())
     except (PortTaken, ValueError, RuntimeError) as error:
         raise CliError(str(error)) from error
     return 0

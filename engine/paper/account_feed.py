@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,7 +19,7 @@ Value = tuple[str, str, str]
 """Key, value, currency."""
 
 
-def account_values(account: Account, marks: dict[int, float]) -> list[Value]:
+def account_values(account: Account, marks: Mapping[int, float]) -> list[Value]:
     """Everything the account reports about itself, base currency USD. Pure."""
     m = account.margins(marks)
     gross = account.gross(marks)
@@ -111,7 +111,7 @@ class AccountFeed:
         account_id: str,
         account: Account,
         catalog: Catalog,
-        marks: Callable[[], dict[int, float]],
+        marks: Callable[[], Mapping[int, float]],
         wall_s: Callable[[], float],
     ) -> None:
         self._id = account_id
@@ -237,12 +237,12 @@ class AccountFeed:
             )
         )
 
-    def _send_pnl(self, client: FeedClient, marks: dict[int, float]) -> None:
+    def _send_pnl(self, client: FeedClient, marks: Mapping[int, float]) -> None:
         for req_id in client.subscriptions.pnl:
             a = self._account
             client.send(out.pnl(req_id, a.daily_pnl(marks), a.unrealized(marks), a.realized_day))
 
-    def _send_pnl_single(self, client: FeedClient, req_id: int, symbol: int, marks: dict[int, float]) -> None:
+    def _send_pnl_single(self, client: FeedClient, req_id: int, symbol: int, marks: Mapping[int, float]) -> None:
         position = self._account.positions.get(symbol)
         if position is None:
             client.send(out.pnl_single(req_id, 0.0, 0.0, 0.0, 0.0, 0.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from engine.domain.codes import DepthOp
@@ -13,6 +14,24 @@ RowChange = tuple[int, int, float, float]
 """Operation, row number, price, size."""
 
 _INSERT, _UPDATE, _DELETE = int(DepthOp.INSERT), int(DepthOp.UPDATE), int(DepthOp.DELETE)
+
+
+class Marks(Mapping[int, float]):
+    """Prices at which positions are valued, by symbol, computed when they are asked for."""
+
+    __slots__ = ("_books",)
+
+    def __init__(self, books: Mapping[int, SymbolBook]) -> None:
+        self._books = books
+
+    def __getitem__(self, symbol: int) -> float:
+        return self._books[symbol].mark()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._books)
+
+    def __len__(self) -> int:
+        return len(self._books)
 
 
 def window(rows_after: list[Row], change: RowChange, limit: int) -> list[RowChange]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from functools import lru_cache
 
 UNSET_INTEGER = 2147483647
 UNSET_DOUBLE = 1.7976931348623157e308
@@ -16,6 +18,7 @@ class FieldError(ValueError):
     """A request that can't be read: which field, which value, what is allowed."""
 
 
+@lru_cache(maxsize=8192)
 def number(value: float) -> str:
     """Shortest decimal text of a price, size or amount; NaN is an empty field, infinity ``Infinite``."""
     if value != value:
@@ -24,11 +27,13 @@ def number(value: float) -> str:
         return "Infinite"
     if value == UNSET_DOUBLE:
         return UNSET_DOUBLE_TEXT
-    if value == int(value) and abs(value) < 1e15:
-        return str(int(value))
+    whole = int(value)
+    if value == whole and -1e15 < value < 1e15:
+        return str(whole)
     return repr(round(value, 10))
 
 
+@lru_cache(maxsize=8192)
 def price(value: float) -> str:
     """A price: like ``number`` without the noise of float arithmetic beyond 6 decimals."""
     return number(round(value, 6)) if math.isfinite(value) else number(value)
@@ -55,10 +60,15 @@ def text(value: object) -> str:
 
 def payload(*values: object) -> bytes:
     """All fields of one message, each terminated by NUL; non-ASCII characters are escaped as \\uXXXX."""
-    joined = "\0".join(map(text, values)) + "\0"
-    if joined.isascii():
-        return joined.encode("ascii")
-    return "".join(c if ord(c) < 128 else f"\\u{ord(c):04x}" for c in joined).encode("ascii")
+    return joined(map(text, values))
+
+
+def joined(texts: Iterable[str]) -> bytes:
+    """``payload`` of fields that are texts already."""
+    whole = "\0".join(texts) + "\0"
+    if whole.isascii():
+        return whole.encode("ascii")
+    return "".join(c if ord(c) < 128 else f"\\u{ord(c):04x}" for c in whole).encode("ascii")
 
 
 class FieldReader:

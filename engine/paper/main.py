@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from engine.domain.instruments import SIM_INDEX, Instrument
 from engine.paper.config import PaperConfig
@@ -16,7 +17,7 @@ from engine.paper.universe import stocks
 
 DEFAULT_REPLAY_START = "09:30"
 
-__all__ = ["PaperConfig", "PortTaken", "build_market", "serve"]
+__all__ = ["PaperConfig", "PortTaken", "build_market", "run", "serve"]
 
 
 def build_market(config: PaperConfig) -> tuple[MarketSource, Instrument | None]:
@@ -45,6 +46,18 @@ def build_market(config: PaperConfig) -> tuple[MarketSource, Instrument | None]:
         start_ns=time.monotonic_ns(),
     )
     return replay, None
+
+
+T = TypeVar("T")
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a gateway's main coroutine on the loop that wakes fastest."""
+    # Imported here: a program that only builds markets has no need of it.
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
 
 
 async def serve(

@@ -81,20 +81,11 @@ def order_status(
     client_id: int,
     parent_order_id: int = 0,
 ) -> bytes:
-    return payload(
-        3,
-        order_id,
-        status,
-        number(filled),
-        number(remaining),
-        price(average_price),
-        perm_id,
-        parent_order_id,
-        price(last_price),
-        client_id,
-        "",
-        "0",
-    )
+    # whyHeld and mktCapPrice end it.
+    return (
+        f"3\0{order_id}\0{status}\0{number(filled)}\0{number(remaining)}\0{price(average_price)}\0{perm_id}\0"
+        f"{parent_order_id}\0{price(last_price)}\0{client_id}\0\x000\0"
+    ).encode("ascii")
 
 
 def exec_details(req_id: int, instrument: Instrument, execution: Execution) -> bytes:

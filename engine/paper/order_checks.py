@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from engine.domain.instruments import Instrument
-from engine.paper.account import INITIAL_MARGIN, Account, Margins
+from engine.paper.account import INITIAL_MARGIN, Account
 from engine.paper.commissions import Traded, fixed
 from engine.paper.order_out import WhatIf
 from engine.paper.orders import HELD, Ledger, PaperOrder, on_increment
@@ -146,17 +146,19 @@ def check_margin(
     signed = request.quantity if request.action == "BUY" else -request.quantity
     if abs(held + signed) <= abs(held):
         return None
-    result = what_if(request, symbol, account, marks)
+    price = _reference_price(request.order_type, request.limit, marks[symbol])
+    after = account.margins_after(
+        symbol, signed, price, marks, fixed(Traded(request.quantity, request.quantity * price))
+    )
     pending = sum(
         o.remaining * _reference_price(o.order_type, o.limit, marks[o.symbol]) * INITIAL_MARGIN
         for o in ledger.working()
         if o is not replacing and not o.parent and o.place != HELD and _adds(o, account)
     )
-    needed = result.after.initial + pending
-    margins: Margins = result.after
-    if needed > margins.equity:
+    needed = after.initial + pending
+    if needed > after.equity:
         return rejected(
-            f"equity with loan value {margins.equity:,.2f} USD is below the initial margin {needed:,.2f} USD "
+            f"equity with loan value {after.equity:,.2f} USD is below the initial margin {needed:,.2f} USD "
             f"that {request.action} {request.quantity:.0f} would need"
         )
     return None

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -62,7 +62,7 @@ class OrderLife:
         ledger: Ledger,
         journal: Journal,
         audience: Audience,
-        marks: Callable[[], dict[int, float]],
+        marks: Callable[[], Mapping[int, float]],
         quote: Callable[[int], tuple[float, float, float]],
         pump: Callable[[], None],
         wall_s: Callable[[], float],

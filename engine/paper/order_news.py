@@ -42,6 +42,9 @@ class Audience(Protocol):
     def binds_manual_orders(self) -> bool:
         """True if client 0 wants every order entered by hand."""
 
+    def flush(self) -> None:
+        """Send what is queued, now."""
+
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         """Do something after a while (a fault)."""
 

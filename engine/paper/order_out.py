@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from engine.domain.instruments import Instrument
 from engine.paper.account import Margins
 from engine.paper.catalog import contract_fields
-from engine.paper.fields import UNSET_DOUBLE_TEXT, UNSET_INTEGER, number, payload, price, text
+from engine.paper.fields import UNSET_DOUBLE_TEXT, UNSET_INTEGER, joined, number, price, text
 from engine.paper.orders import PaperOrder
 
 
@@ -123,53 +123,66 @@ _AFTER_COMMISSION_CURRENCY = _run(
 )
 
 
+@lru_cache(maxsize=1024)
+def _contract_text(instrument: Instrument, exchange: str) -> str:
+    fields = list(contract_fields(instrument, exchange))
+    fields[5] = "?"
+    return _run(*fields)
+
+
+@lru_cache(maxsize=64)
+def _end_of(version: int) -> str:
+    """What a layout has behind the fields that all have."""
+    added = (
+        (159, (UNSET_INTEGER,)),  # duration
+        (160, (UNSET_INTEGER,)),  # postToAts
+        (162, (0,)),  # autoCancelParent
+        (170, ("", "", "", "", "")),  # minTradeQty and the four pegging fields
+    )
+    return _run(_AFTER_COMMISSION_CURRENCY, *(value for since, values in added if version >= since for value in values))
+
+
 def open_order(order: PaperOrder, instrument: Instrument, version: int, what_if: WhatIf | None = None) -> bytes:
     """One openOrder. With ``what_if`` it is the answer to a what-if request; commission is shown once it is known."""
-    contract = list(contract_fields(instrument, order.exchange))
-    contract[5] = "?"
     commission = what_if.commission if what_if else order.commission
-    values: list[object] = [
-        5,
-        order.order_id,
-        *contract,
-        order.action,
-        number(order.quantity),
-        order.order_type,
-        "0.0" if math.isnan(order.limit) else price(order.limit),
-        "0.0" if math.isnan(order.aux) else price(order.aux),
-        order.tif,
-        order.oca_group,
-        order.account,
-        order.open_close,
-        0,  # origin
-        order.order_ref,
-        order.client_id,
-        order.perm_id,
-        order.outside_rth,
-        _AFTER_OUTSIDE_RTH,
-        f"{order.perm_id}.0/{order.account}/100",  # sharesAllocation
-        _BEFORE_OCA_TYPE,
-        order.oca_type,
-        _BEFORE_PARENT,
-        order.parent_order_id,
-        _BEFORE_TRAIL,
-        price(order.trail_stop),
-        price(order.trail_percent),
-        _AFTER_TRAIL,
-        what_if is not None,
-        "PreSubmitted" if what_if else order.status,
-        *(what_if.fields() if what_if else (_NO_MARGINS,)),
-        price(commission) if commission else UNSET_DOUBLE_TEXT,
-        _MIN_MAX_COMMISSION,
-        "USD" if commission else "",
-        _AFTER_COMMISSION_CURRENCY,
-    ]
-    if version >= 159:
-        values.append(UNSET_INTEGER)  # duration
-    if version >= 160:
-        values.append(UNSET_INTEGER)  # postToAts
-    if version >= 162:
-        values.append(0)  # autoCancelParent
-    if version >= 170:
-        values += ["", "", "", "", ""]  # minTradeQty and the four pegging fields
-    return payload(*values)
+    margins = "\0".join(what_if.fields()) if what_if else _NO_MARGINS
+    limit, aux = order.limit, order.aux
+    # Every field is a text already: this message is the first that a client hears of its order.
+    return joined(
+        (
+            "5",
+            str(order.order_id),
+            _contract_text(instrument, order.exchange),
+            order.action,
+            number(order.quantity),
+            order.order_type,
+            "0.0" if limit != limit else price(limit),
+            "0.0" if aux != aux else price(aux),
+            order.tif,
+            order.oca_group,
+            order.account,
+            order.open_close,
+            "0",  # origin
+            order.order_ref,
+            str(order.client_id),
+            str(order.perm_id),
+            "1" if order.outside_rth else "0",
+            _AFTER_OUTSIDE_RTH,
+            f"{order.perm_id}.0/{order.account}/100",  # sharesAllocation
+            _BEFORE_OCA_TYPE,
+            str(order.oca_type),
+            _BEFORE_PARENT,
+            str(order.parent_order_id),
+            _BEFORE_TRAIL,
+            "" if order.trail_stop != order.trail_stop else price(order.trail_stop),
+            "" if order.trail_percent != order.trail_percent else price(order.trail_percent),
+            _AFTER_TRAIL,
+            "0" if what_if is None else "1",
+            "PreSubmitted" if what_if else order.status,
+            margins,
+            price(commission) if commission else UNSET_DOUBLE_TEXT,
+            _MIN_MAX_COMMISSION,
+            "USD" if commission else "",
+            _end_of(version),
+        )
+    )

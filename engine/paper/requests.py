@@ -127,7 +127,7 @@ def cancel_pnl_single(gw: Gateway, client: Session, request: m.ById) -> None:
 
 
 def place_order(gw: Gateway, client: Session, request: OrderRequest) -> None:
-    gw.desk.place(client, request, gw.catch_up())
+    gw.desk.place(client, request, gw.catch_up)
 
 
 def cancel_order(gw: Gateway, client: Session, request: m.CancelOrder) -> None:

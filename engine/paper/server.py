@@ -19,6 +19,7 @@ from engine.domain.instruments import Instrument
 from engine.paper import messages_out as out
 from engine.paper.account import Account
 from engine.paper.account_feed import AccountFeed
+from engine.paper.books import Marks
 from engine.paper.catalog import Catalog, trading_day
 from engine.paper.commissions import SCHEDULES
 from engine.paper.config import PaperConfig
@@ -113,6 +114,7 @@ class Gateway:
         self.mute = False
         self.reply_delay_s = 0.0
         self.reply_jitter_s = 0.0
+        self.delays_orders = config.latency_ms > 0 or config.latency_jitter_ms > 0
         self._latency_rng = random.Random(config.seed)
         self.history_up = True
         self.taken_ids: dict[int, int] = {}  # client id to the time until which nobody may use it
@@ -188,9 +190,9 @@ class Gateway:
 
     # Market.
 
-    def marks(self) -> dict[int, float]:
+    def marks(self) -> Marks:
         """Price by symbol at which positions are valued."""
-        return {symbol: book.mark() for symbol, book in self.feed.books.items()}
+        return Marks(self.feed.books)
 
     def quote(self, symbol: int) -> tuple[float, float, float]:
         """Bid, ask and last trade of a symbol; NaN or 0 where there is none."""
@@ -331,6 +333,9 @@ class Gateway:
         return self.reply_delay_s + (self.desk.faults.rng.random() * jitter_s if jitter_s else 0.0)
 
     # Audience of the desk.
+
+    def flush(self) -> None:
+        self.flush_all()
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         def act() -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from engine.paper import messages_out as out
 from engine.paper.account_feed import Subscriptions
-from engine.paper.client_requests import StartApi
+from engine.paper.client_requests import Request, StartApi
 from engine.paper.fields import FieldError, FieldReader
 from engine.paper.framing import FrameDecoder, FrameError
 from engine.paper.messages_in import READERS, In
+from engine.paper.place_order import OrderTemplates
 
 if TYPE_CHECKING:
     from engine.paper.server import Gateway
@@ -66,6 +68,8 @@ class Session(asyncio.Protocol):
         self._write_at = 0.0
         self._order_at = 0.0
         self._received: deque[int] = deque()
+        self._templates = OrderTemplates()
+        self._fileno = -1
         self._strike_ns = 0
         self._strikes = 0
         self._timeout: asyncio.TimerHandle | None = None
@@ -73,8 +77,10 @@ class Session(asyncio.Protocol):
     # Connection.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Another event loop's transports share the methods, not the class.
+        self._transport = cast(asyncio.Transport, transport)
+        known = transport.get_extra_info("socket")
+        self._fileno = known.fileno() if known is not None else -1
         if not self.gateway.accept(self):
             self.drop("connections are refused for now")
             return
@@ -162,6 +168,11 @@ class Session(asyncio.Protocol):
             return
         if not self._within_pace():
             return
+        if message.startswith(b"3\0") and self.client_id >= 0 and not self.gateway.delays_orders:
+            order = self._templates.read(message, self.version)
+            if order is not None:
+                self._carry_out(int(In.PLACE_ORDER), order)
+                return
         try:
             reader = FieldReader(message)
             message_id = reader.integer("messageId")
@@ -194,6 +205,9 @@ class Session(asyncio.Protocol):
         if self.client_id < 0 and not isinstance(request, StartApi):
             self.drop(f"message {message_id} before startApi")
             return
+        self._carry_out(message_id, request)
+
+    def _carry_out(self, message_id: int, request: Request) -> None:
         try:
             self.gateway.handle(self, message_id, request)
         except Exception:
@@ -255,6 +269,15 @@ class Session(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
+        if not transport.get_write_buffer_size():
+            # Straight to the socket: an event loop would send it only after what is being handled now.
+            try:
+                sent = os.write(self._fileno, blob)
+            except OSError:
+                sent = 0  # full, or gone: the transport finds out which
+            if sent == len(blob):
+                return
+            blob = blob[sent:]
         transport.write(blob)
         if transport.get_write_buffer_size() > MAX_BACKLOG_BYTES:
             self.drop(f"{transport.get_write_buffer_size()} bytes unread, allowed are {MAX_BACKLOG_BYTES}", abort=True)

@@ -8,6 +8,7 @@ before it is told.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from engine.paper.catalog import UnknownContract
 from engine.paper.order_checks import (
@@ -42,8 +43,11 @@ NO_EXCHANGE = Refusal(321, "Error validating request.-'placeOrder' : cause - Ple
 class Desk(OrderLife):
     """Order entry."""
 
-    def place(self, client: Client, request: OrderRequest, now_ns: int) -> None:
-        """placeOrder: a new order, a modification of a working one, or a what-if."""
+    def place(self, client: Client, request: OrderRequest, catch_up: Callable[[], int]) -> None:
+        """placeOrder: a new order, a modification of a working one, or a what-if.
+
+        ``catch_up`` brings the market to the present and returns the time. A new order is acknowledged before that.
+        """
         if not request.contract.exchange:
             client.error(request.order_id, NO_EXCHANGE.code, NO_EXCHANGE.message)
             return
@@ -64,6 +68,10 @@ class Desk(OrderLife):
             client.send(open_order(order, instrument, client.version, result))
             return
         if existing is not None and existing.working:
+            now_ns = catch_up()
+            if not existing.working:
+                client.error(request.order_id, *_duplicate(existing, request, symbol))
+                return
             refusal = refusal or check_modify(request, existing, instrument)
             refusal = refusal or check_margin(request, symbol, self.account, self.ledger, self._marks(), existing)
             if refusal is not None:
@@ -95,28 +103,29 @@ class Desk(OrderLife):
         self._warn(client, request)
         self.ledger.put(order)
         if request.transmit:
-            self._transmit(order, now_ns)
+            self._transmit(order, catch_up)
         else:
             order.place = HELD
             self._record(order)
 
-    def _transmit(self, order: PaperOrder, now_ns: int) -> None:
+    def _transmit(self, order: PaperOrder, catch_up: Callable[[], int]) -> None:
         """Tell of an order and let it begin; what it is attached to, and what else is, goes first."""
         parent = self.ledger.orders.get(order.parent)
         if parent is not None and parent.place == HELD:
-            self._announce(parent, now_ns)
+            self._announce(parent, catch_up)
             for sibling in self.children(parent):
                 if sibling is not order and sibling.place == HELD:
-                    self._announce(sibling, now_ns)
-        self._announce(order, now_ns)
+                    self._announce(sibling, catch_up)
+        self._announce(order, catch_up)
 
-    def _announce(self, order: PaperOrder, now_ns: int) -> None:
+    def _announce(self, order: PaperOrder, catch_up: Callable[[], int]) -> None:
         if order.place == HELD:
             order.place = MARKET  # for the moment between the news and its place
         self._record(order)
         self.news.order(order)
         self.news.status(order)
-        self.activate(order, now_ns)
+        self._audience.flush()
+        self.activate(order, catch_up())
 
     def _warn(self, client: Client, request: OrderRequest) -> None:
         if not request.tif:
@@ -183,7 +192,7 @@ class Desk(OrderLife):
         order.order_ref = request.order_ref
         if order.place == HELD:
             if request.transmit:
-                self._transmit(order, now_ns)
+                self._transmit(order, lambda: now_ns)
             else:
                 self._record(order)
             return
@@ -254,7 +263,7 @@ class Desk(OrderLife):
         if self._audience.binds_manual_orders():
             self._bind(order)
         self.ledger.put(order)
-        self._announce(order, now_ns)
+        self._announce(order, lambda: now_ns)
         return order
 
     def bind_manual_orders(self) -> None:

@@ -540,3 +540,29 @@ async def test_working_orders_count_towards_buying_power_but_a_modified_one_only
         assert client.errors(1) == []
         assert [order[2:] for order in r.market.own.values()] == [[1000, 141.0]]
         await client.close()
+
+
+async def test_a_new_order_is_acknowledged_before_the_market_moves():
+    async with running() as r:
+        client = await RawClient.connect(r.port)
+        told: list[list[str]] = []
+        submit = r.market.submit
+
+        def watched(*arguments) -> None:
+            told.extend(list(m) for m in sent)
+            submit(*arguments)
+
+        (session,) = r.gateway.clients()
+        sent: list[list[str]] = []
+        write = session._write
+
+        def note(blob: bytes) -> None:
+            sent.append([blob[4:6].decode()])
+            write(blob)
+
+        session._write = note
+        r.market.submit = watched
+        client.send(*place_fields(1))
+        await client.expect(3, 2)
+        assert told == [["5\0"]]
+        await client.close()

@@ -18,7 +18,7 @@ from engine.paper.framing import FrameDecoder, FrameError, frame
 from engine.paper.messages_in import In
 from engine.paper.order_out import WhatIf, open_order
 from engine.paper.orders import Ledger, PaperOrder, corrected_id, on_increment
-from engine.paper.place_order import OrderRequest, read_place_order
+from engine.paper.place_order import OrderRequest, OrderTemplates, read_place_order
 from engine.paper.session import agreed_version
 
 VERSIONS = [157, 159, 160, 162, 163, 164, 166, 169, 170, 176]
@@ -191,3 +191,48 @@ def test_an_execution_larger_than_the_remainder_is_refused():
 def test_every_whole_cent_is_on_the_increment_and_half_a_cent_is_not(cents):
     assert on_increment(cents / 100, 0.01)
     assert not on_increment(cents / 100 + 0.005, 0.01)
+
+
+@given(
+    orders=st.lists(
+        st.tuples(
+            st.sampled_from(("BUY", "SELL", "sell")),
+            st.one_of(st.integers(-5, 10**9), st.sampled_from((math.inf, 1.5, "nan", "", "x", 1.7976931348623157e308))),
+            st.sampled_from(("LMT", "MKT", "STP", "PEG MID")),
+            st.one_of(st.floats(0.01, 1e5), st.sampled_from(("", "Infinite", "1e400", "abc"))),
+            st.sampled_from(("", "r-1", "ümlaut", "\0")),
+            st.sampled_from(("DAY", "GTC")),
+        ),
+        max_size=12,
+    ),
+    cut=st.integers(0, 140),
+)
+def test_orders_read_by_template_are_those_read_in_full(orders, cut):
+    templates = OrderTemplates()
+    for number, (action, quantity, kind, limit, reference, tif) in enumerate(orders):
+        order = LimitOrder(action, 1, 1.0, tif=tif, orderRef="REF")
+        order.orderType = kind
+        fields = written_by_library(STOCK, order, 176).split(b"\0")
+        fields[1], fields[17], fields[19] = str(number).encode(), str(quantity).encode(), str(limit).encode()
+        fields[26] = reference.encode()
+        if cut < len(fields) - 1:
+            del fields[cut]
+        message = b"\0".join(fields)
+        by_template = templates.read(message, 176)
+        try:
+            in_full = read(message, 176) if message.startswith(b"3\0") else None
+        except FieldError:
+            assert by_template is None
+            continue
+        if by_template is not None and in_full is not None:
+            assert repr(by_template) == repr(in_full)
+
+
+def test_the_second_order_of_a_kind_is_read_by_template():
+    templates = OrderTemplates()
+    first = written_by_library(STOCK, LimitOrder("BUY", 5, 10.0, tif="DAY"), 176)
+    templates.read(first, 176)
+    second = written_by_library(STOCK, LimitOrder("SELL", 7, 11.5, tif="DAY", orderRef="x"), 176)
+    found = templates.read(second, 176)
+    assert found is not None
+    assert (found.action, found.quantity, found.limit, found.order_ref) == ("SELL", 7.0, 11.5, "x")
