@@ -209,11 +209,11 @@ def test_every_whole_cent_is_on_the_increment_and_half_a_cent_is_not(cents):
 )
 def test_orders_read_by_template_are_those_read_in_full(orders, cut):
     templates = OrderTemplates()
-    for number, (action, quantity, kind, limit, reference, tif) in enumerate(orders):
+    for order_id, (action, quantity, kind, limit, reference, tif) in enumerate(orders):
         order = LimitOrder(action, 1, 1.0, tif=tif, orderRef="REF")
         order.orderType = kind
         fields = written_by_library(STOCK, order, 176).split(b"\0")
-        fields[1], fields[17], fields[19] = str(number).encode(), str(quantity).encode(), str(limit).encode()
+        fields[1], fields[17], fields[19] = str(order_id).encode(), str(quantity).encode(), str(limit).encode()
         fields[26] = reference.encode()
         if cut < len(fields) - 1:
             del fields[cut]
