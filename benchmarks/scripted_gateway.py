@@ -143,6 +143,8 @@ class ScriptedGateway:
             self.say(
                 *(out.account_value(k, v, "USD", ACCOUNT) for k, v in values.items()), out.account_download_end(ACCOUNT)
             )
+        elif kind == 99:
+            self.say(out.completed_orders_end())
         elif kind == 49:
             self.say(out.current_time(time.time()))
         elif kind == 10:

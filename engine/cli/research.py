@@ -11,6 +11,7 @@ import click
 from engine.cli.errors import Refused
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+_WITHOUT_PREFIX = ("tick_to_order",)
 
 
 @click.command()
@@ -18,7 +19,9 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 @click.argument("name", required=False)
 def bench(smoke: bool, name: str | None) -> int:
     """Run a benchmark, or all of them; each prints its machine, its baseline and its figures."""
-    known = sorted(p.stem.removeprefix("bench_") for p in BENCHMARKS.glob("bench_*.py"))
+    files = {p.stem.removeprefix("bench_"): p for p in BENCHMARKS.glob("bench_*.py")}
+    files |= {name.replace("_", "-"): BENCHMARKS / f"{name}.py" for name in _WITHOUT_PREFIX}
+    known = sorted(files)
     if not known:
         raise Refused(f"no benchmarks in {BENCHMARKS}: they come with the sources")
     if name is not None and name not in known:
@@ -26,6 +29,6 @@ def bench(smoke: bool, name: str | None) -> int:
     code = 0
     for one in [name] if name else known:
         click.echo(f"== {one}")
-        command = [sys.executable, str(BENCHMARKS / f"bench_{one}.py"), *(["--smoke"] if smoke else [])]
+        command = [sys.executable, str(files[one]), *(["--smoke"] if smoke else [])]
         code = max(code, abs(subprocess.run(command, check=False).returncode))
     return min(code, 1)

@@ -56,7 +56,7 @@ class HotPath:
         assert isinstance(bridge.link, IbLink)
         assert isinstance(algo.strategy, RegimeStrategy)
         self._seats = seats
-        self._bridge, self._ml, self._algo = bridge, ml, algo
+        self.bridge, self.ml, self.algo = bridge, ml, algo
         self._link = bridge.link
         self._clock = seats[0].context.clock
         self._context = seats[0].context
@@ -98,7 +98,7 @@ class HotPath:
 
     def _fill(self, symbols: int) -> None:
         """Everything that stays as long as the agents do."""
-        bridge, ml, algo, link = self._bridge, self._ml, self._algo, self._link
+        bridge, ml, algo, link = self.bridge, self.ml, self.algo, self._link
         assert isinstance(algo.strategy, RegimeStrategy)
         buffer, frames = link.receive_buffer()
         fields, ten = frames.scratch
@@ -145,14 +145,14 @@ class HotPath:
 
     def arm(self) -> None:
         """The agents have worked: tell the kernel what holds now."""
-        bridge, algo, link = self._bridge, self._algo, self._link
+        bridge, algo, link = self.bridge, self.algo, self._link
         now_ns = self._clock.now_ns()
         self._armed = True
         self._straight = link.straight and not bridge.governor.waiting
         if not self._straight:
             return
         start, end = link.window
-        self._set(fd=link.fileno(), start=start, end=end, faults_seen=self._ml.market.faults)
+        self._set(fd=link.fileno(), start=start, end=end, faults_seen=self.ml.market.faults)
         bridge.gate.authority(now_ns)
         known = algo.know_stops()
         versions = [int(cell.version[0]) for cell in bridge.gate.stop_cells]
@@ -205,19 +205,19 @@ class HotPath:
             for seat, work in zip(self._seats, (done, self._get("ml_count"), self._get("signal_count")), strict=True):
                 seat.count(work, busy_ns // len(self._seats))
         if flags & F.PLACED:
-            self._algo.placed_by_fused(self.intent[0], self.decision[0])
+            self.algo.placed_by_fused(self.intent[0], self.decision[0])
         if flags & F.ORDER:
             self._sent()
         if flags & F.FAULT:
-            self._ml.report_faults()
-            self._set(faults_seen=self._ml.market.faults)
+            self.ml.report_faults()
+            self._set(faults_seen=self.ml.market.faults)
         if flags & F.COLD_FRAME:
             start, stop = (int(x) for x in self._link.receive_buffer()[1].out[3:5])
             self._link.left_cold(start, stop, self._get("t_socket"))
         if flags & F.WAKE:
-            for name in _WAKE:
+            for i, name in enumerate(_WAKE):
                 self._context.wake(name)
-            self._armed = False
+                self._bells[2 * i + 1] = self._context.bell(name).fd
         if flags & (F.PLACED | F.ORDER):
             self._armed = False
         if flags & _REST:
@@ -230,4 +230,4 @@ class HotPath:
         length = self._get("length")
         self._link.sent(self._frame[:length], self._get("sent"))
         times = (self._get("t_gate"), self._get("t_gated"), self._get("t_wire"))
-        self._bridge.sent_by_fused(self.intent.copy(), bool(self._get("reducing")), times)
+        self.bridge.sent_by_fused(self.intent.copy(), bool(self._get("reducing")), times)

@@ -1,0 +1,397 @@
+"""Tick to order: from a depth message at the socket to the order on the same socket, beside the limit and the usual.
+
+usage: python benchmarks/tick_to_order.py [--smoke] [--rounds N] [--repeats N] [--load] [--json FILE]
+
+A driver in a process (and on a core) of its own plays the gateway. In each round it sends one depth message that makes
+the best bid heavy, and polls its socket until the first byte of the order is there; that time is the figure. Then it
+lets the order end, makes the book neutral again, and begins anew. Contenders answer one at a time, on the other core,
+in turns that are repeated; the others are stopped meanwhile.
+
+    ours           the shared host with a polled socket: the same process that `l2dash up` runs
+    echo           a bare polled TCP echo of the same message sizes: what this machine's loopback allows
+    plain          a single-process ib_insync program: ticker event, numpy features, hmmlearn, placeOrder
+    plain+filter   the same with our compiled forward filter instead of hmmlearn
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+
+from benchmarks import contenders  # noqa: E402
+from benchmarks.machine import describe  # noqa: E402
+from benchmarks.scripted_gateway import BID, ScriptedGateway  # noqa: E402
+from shm.jit import kernel  # noqa: E402
+
+from numba import types  # noqa: E402  isort: skip
+
+AAPL = 0
+NEUTRAL, HEAVY = 500, 5_000
+WAIT_NS = 2_000_000_000
+POINTS = (50.0, 90.0, 99.0, 99.9)
+ASKED = (
+    ("ours / echo at p50", "ours", "echo", 50.0, 1.5, "at most"),
+    ("ours / echo at p99", "ours", "echo", 99.0, 2.5, "at most"),
+    ("plain / ours at p50", "plain", "ours", 50.0, 5.0, "at least"),
+    ("plain / ours at p99", "plain", "ours", 99.0, 10.0, "at least"),
+    ("plain+filter / ours at p50", "plain+filter", "ours", 50.0, 1.0, "at least"),
+    ("plain+filter / ours at p99", "plain+filter", "ours", 99.0, 1.0, "at least"),
+)
+
+_recv = types.ExternalFunction("recv", types.int64(types.int32, types.int64, types.int64, types.int32))
+_send = types.ExternalFunction("send", types.int64(types.int32, types.int64, types.int64, types.int32))
+_clock_gettime = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.int64))
+
+
+@kernel("int64(int64, int64, int64, int64, int64, int64[::1], int64)")
+def ask(fd, message, length, reply, room, time, wait_ns):  # type: ignore[no-untyped-def]
+    """Send and poll for the first bytes of an answer: ``time[2]`` gets the ns between. Returns the bytes, 0: none."""
+    at = time.ctypes.data
+    _clock_gettime(1, at)
+    begun = time[0] * 1_000_000_000 + time[1]
+    _send(np.int32(fd), message, length, np.int32(0))
+    while True:
+        got = _recv(np.int32(fd), reply, room, np.int32(0x40))
+        _clock_gettime(1, at)
+        now = time[0] * 1_000_000_000 + time[1]
+        if got > 0:
+            time[2] = now - begun
+            return got
+        if got == 0 or now - begun > wait_ns:
+            return 0
+
+
+@dataclass
+class Contender:
+    """A process that answers, and what was measured of it."""
+
+    name: str
+    pid: int
+    sock: socket.socket
+    begin: Callable[[], None] = lambda: None
+    """Before each round."""
+    after: Callable[[bytes], None] = lambda reply: None
+    """With what was answered; leaves everything as it was before the round."""
+    message: Callable[[], bytes] = lambda: b""
+    blocks: list[list[int]] = field(default_factory=list)
+
+    def stop(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def go(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+
+class Driver:
+    def __init__(self) -> None:
+        self._reply = np.zeros(1 << 16, np.uint8)
+        self._time = np.zeros(3, np.int64)
+
+    def ask(self, contender: Contender, wait_ns: int = WAIT_NS) -> tuple[int, bytes]:
+        """One round trip: (ns, answer); (0, b"") without an answer."""
+        contender.begin()
+        message = np.frombuffer(contender.message(), np.uint8)
+        got = ask(
+            contender.sock.fileno(), message.ctypes.data, len(message), self._reply.ctypes.data, len(self._reply),
+            self._time, wait_ns,
+        )  # fmt: skip
+        return (int(self._time[2]), self._reply[:got].tobytes()) if got else (0, b"")
+
+    def rounds(self, contender: Contender, count: int, pause_s: float) -> list[int]:
+        taken = []
+        while len(taken) < count:
+            ns, reply = self.ask(contender)
+            if ns:
+                taken.append(ns)
+            contender.after(reply)
+            time.sleep(pause_s)
+        return taken
+
+    def warm(self, contender: Contender, count: int, pause_s: float, timeout_s: float = 60.0) -> None:
+        """Until ``count`` rounds in a row were answered. Raises TimeoutError naming the contender."""
+        deadline, row = time.monotonic() + timeout_s, 0
+        while row < count:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{contender.name} does not answer")
+            ns, reply = self.ask(contender, 300_000_000)
+            row = row + 1 if ns else 0
+            contender.after(reply)
+            time.sleep(pause_s)
+
+
+def settings(directory: Path, port: int) -> Any:
+    """Configuration of our side. Message and order budgets are opened, since they pace and do nothing else."""
+    from msgspec import structs
+
+    from engine.config import from_mapping
+
+    config = from_mapping(
+        {
+            "instance": {"name": f"bench-{os.getpid()}", "state_dir": str(directory / "state")},
+            "universe": {"stocks": [{"symbol": "AAPL"}], "index": "none"},
+            "gateway": {"port": port},
+            "runtime": {"placement": "shared", "poll_socket": "always", "hot_nice": -20},
+            "model": {"bar_s": 1.0, "warmup_min_s": 1.0},
+            "limits": {"duplicate_window_s": 0.000001},
+        },
+        "tick_to_order",
+    )
+    gateway = structs.replace(config.gateway, messages_per_s=1_000_000, reserved_per_s=1000)
+    return structs.replace(config, gateway=gateway, limits=structs.replace(config.limits, orders_per_s=1_000_000))
+
+
+class Ours:
+    """Our shared host in a child, with a lease from here; regions of its own."""
+
+    def __init__(self, directory: Path, core: int, profile: str = "") -> None:
+        from engine.domain.codes import Owner
+        from engine.model.bundle import Registry
+        from engine.runtime import instance, universe
+        from engine.runtime.context import Context
+
+        self.gateway = ScriptedGateway([])
+        self.config = settings(directory, self.gateway.port)
+        self.gateway.instruments = list(universe.instruments(self.config))
+        (directory / "state").mkdir(parents=True)
+        Registry(directory / "state" / "models").promote(
+            Registry(directory / "state" / "models").add(contenders.flat_model(self.config.model.bar_s)).version
+        )
+        instance.create(self.config)
+        self.context = Context(self.config, "watchdog")
+        self._lease, self._owner = self.context.cell_writer("lease"), int(Owner.BRIDGE)
+        self.context.cell_writer("stop.watchdog").publish()
+        self.renew()
+        self._booked = 0
+        self.pid = contenders.on_core(core, lambda: contenders.ours(self.config, profile))
+
+    def renew(self) -> None:
+        lease, now_ns = self._lease.value[0], time.monotonic_ns()
+        lease["epoch"], lease["owner"], lease["granted_ns"] = 1, self._owner, now_ns
+        lease["expires_ns"] = now_ns + 300_000_000_000
+        self._lease.publish()
+
+    def contender(self) -> Contender:
+        """After the session is open and the book is there."""
+        g = self.gateway
+        wait_for("our session", lambda: (self.renew(), g.pump(), g.depth)[2])
+        assert g.client is not None
+        return Contender(
+            "ours", self.pid, g.client, self._begin, self._after, lambda: g.row(AAPL, BID, 0, 100.0, HEAVY)
+        )
+
+    def _begin(self) -> None:
+        self.renew()
+        self._rebook()
+
+    def _rebook(self) -> None:
+        """A book for a new subscription: after a long pause our side asks again."""
+        g = self.gateway
+        while g.pump():
+            pass
+        if g.depth[AAPL] != self._booked:
+            self._booked = g.depth[AAPL]
+            g.write(g.book(AAPL, 100.00, 100.01, NEUTRAL))
+
+    def _after(self, reply: bytes) -> None:
+        g = self.gateway
+        if reply:
+            g.take(reply)
+        while g.pump():
+            pass
+        ends = [g.done(order) for order in g.orders if order[0] == b"3"]
+        g.orders.clear()
+        g.raw.clear()
+        g.write(b"".join(ends) + g.row(AAPL, BID, 0, 100.0, NEUTRAL))
+
+    def latency(self) -> list[dict[str, Any]]:
+        from engine.cockpit.services import Services
+
+        return Services(self.context).latency()
+
+    def said(self) -> str:
+        """The last events of our services, for whoever wonders why nothing comes."""
+        events = []
+        for name in ("broker-bridge", "ml-service", "algo"):
+            for e in self.context.ring_reader(f"events.{name}", 4096).poll() if name == "broker-bridge" else ():
+                events.append(f"{name} {int(e['kind'])} {int(e['code'])} {e['text'].decode(errors='replace')}")
+        model = self.context.cell_reader("model").read(AAPL)
+        return "\n".join([*events[-12:], f"model valid {model['valid']} warming {model['warming']}"])
+
+    def close(self) -> None:
+        self.context.close()
+        shutil.rmtree(self.config.shm_dir, ignore_errors=True)
+        self.gateway.close()
+
+
+def wait_for(what: str, holds: Callable[[], Any], timeout_s: float = 90.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no sign of {what} within {timeout_s:g} s")
+        time.sleep(0.002)
+
+
+def echo_contender(core: int) -> Contender:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        pid = contenders.on_core(core, lambda: contenders.echo(port))
+        sock, _ = listener.accept()
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setblocking(False)
+    message = ScriptedGateway([])
+    message.depth[AAPL] = 2_000_000_000
+    frame = message.row(AAPL, BID, 0, 100.0, HEAVY)
+    message.close()
+    return Contender("echo", pid, sock, message=lambda: frame)
+
+
+def plain_contender(
+    name: str, core: int, instruments: list[Any], *, filtered: bool
+) -> tuple[Contender, ScriptedGateway]:
+    g = ScriptedGateway(instruments)
+    first = instruments[AAPL]
+    pid = contenders.on_core(core, lambda: contenders.plain(g.port, first.con_id, first.symbol, filtered))
+    wait_for(f"{name}'s session", lambda: (g.pump(), g.depth)[1])
+    assert g.client is not None
+    g.write(g.book(AAPL, 100.00, 100.01, NEUTRAL))
+
+    def after(reply: bytes) -> None:
+        if reply:
+            g.take(reply)
+        while g.pump():
+            pass
+        ends = [g.done(order) for order in g.orders if order[0] == b"3"]
+        g.orders.clear()
+        g.raw.clear()
+        g.write(b"".join(ends) + g.row(AAPL, BID, 0, 100.0, NEUTRAL))
+
+    heavy = lambda: g.row(AAPL, BID, 0, 100.0, HEAVY)  # noqa: E731
+    return Contender(name, pid, g.client, after=after, message=heavy), g
+
+
+def percentiles(blocks: list[list[int]]) -> dict[float, float]:
+    """Median over the repetitions of each percentile, µs."""
+    return {p: float(np.median([np.percentile(b, p) for b in blocks])) / 1e3 for p in POINTS}
+
+
+def report(results: dict[str, dict[float, float]], count: int, repeats: int) -> list[dict[str, Any]]:
+    print(f"{'':14s}" + "".join(f"{f'p{p:g}':>10s}" for p in POINTS) + "   µs, medians of "
+          f"{repeats} interleaved repetitions of {count}")  # fmt: skip
+    for name, row in results.items():
+        print(f"{name:14s}" + "".join(f"{row[p]:10.1f}" for p in POINTS))
+    print()
+    rows = []
+    for words, a, b, point, limit, kind in ASKED:
+        if a not in results or b not in results:
+            continue
+        ratio = results[a][point] / results[b][point]
+        reached = ratio <= limit if kind == "at most" else ratio >= limit
+        rows.append({"what": words, "ratio": ratio, "asked": f"{kind} {limit:g}", "reached": reached})
+        print(f"{words:28s} {ratio:8.2f}   asked: {kind} {limit:g}   {'reached' if reached else 'MISSED'}")
+    return rows
+
+
+def run(rounds: int, repeats: int, pause_s: float, names: list[str], profile: str = "") -> dict[str, Any]:
+    """Measure and print; returns what was printed."""
+    from engine.procs import hot_path  # noqa: F401  (its kernels are compiled or loaded once, before the forks)
+    from engine.runtime import kernels
+
+    kernels.compile_all(print)
+    cores = sorted(os.sched_getaffinity(0))
+    mine, theirs = cores[0], cores[-1]
+    print(f"machine   {describe()}")
+    print(f"topology  driver on core {mine}; contenders in turn on core {theirs}; loopback TCP; both sides poll")
+    directory = Path(tempfile.mkdtemp(prefix="tick-to-order-"))
+    made: list[Contender] = []
+    gateways: list[ScriptedGateway] = []
+    our = None
+    try:
+        our = Ours(directory, theirs, profile)
+        os.sched_setaffinity(0, {mine})
+        contenders.first()
+        driver = Driver()
+        made.append(our.contender())
+        driver.warm(made[0], 10, pause_s)
+        made[0].stop()
+        if "echo" in names:
+            made.append(echo_contender(theirs))
+            made[-1].stop()
+        for name in ("plain", "plain+filter"):
+            if name in names:
+                contender, gateway = plain_contender(
+                    name, theirs, list(our.gateway.instruments), filtered=name.endswith("filter")
+                )
+                gateways.append(gateway)
+                made.append(contender)
+                driver.warm(contender, 5, pause_s)
+                contender.stop()
+        for _ in range(repeats):
+            for contender in made:
+                our.renew()
+                contender.go()
+                driver.warm(contender, 10, pause_s)
+                contender.blocks.append(driver.rounds(contender, rounds, pause_s))
+                contender.stop()
+        results = {c.name: percentiles(c.blocks) for c in made}
+        rows = report(results, rounds, repeats)
+        hops = [h for h in our.latency() if h["count"]]
+        print("\nwhere the time goes in ours, µs (its own stamps):")
+        for h in hops:
+            print(f"  {h['words']:26s} {h['p50_us']:9.2f} p50 {h['p99_us']:9.2f} p99   {h['count']} samples")
+        refused = our.context.counters_of("broker-bridge").get("orders_refused")
+        if refused:
+            print(f"  the gate refused {refused} intents")
+        return {"machine": describe(), "us": results, "ratios": rows, "hops": hops}
+    except TimeoutError as error:
+        said = our.said() if our is not None else ""
+        raise SystemExit(f"{error}\n{said}") from error
+    finally:
+        for contender in made:
+            with contextlib.suppress(ProcessLookupError):
+                contender.go()
+                os.kill(contender.pid, signal.SIGTERM if profile and contender.name == "ours" else signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(contender.pid, 0)
+        for gateway in gateways:
+            gateway.close()
+        if our is not None:
+            our.close()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smoke", action="store_true", help="a few rounds, to see that it works")
+    parser.add_argument("--rounds", type=int, default=500)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", default="echo,plain,plain+filter", help="contenders besides ours")
+    parser.add_argument("--pause-ms", type=float, default=1.0)
+    parser.add_argument("--profile", default="", help="write a Python profile of our process there")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    args = parser.parse_args()
+    rounds, repeats = (30, 1) if args.smoke else (args.rounds, args.repeats)
+    result = run(rounds, repeats, args.pause_ms / 1e3, args.only.split(","), args.profile)
+    if args.json:
+        args.json.write_text(json.dumps(result, default=str, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
