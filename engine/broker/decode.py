@@ -36,6 +36,7 @@ DONE, COLD, FULL, BAD = 0, 1, 2, 3
 _KIND_DEPTH, _KIND_QUOTE_PRICE, _KIND_QUOTE_SIZE, _KIND_TRADE, _KIND_INDEX = 1, 3, 4, 5, 6
 _MAX_FIELDS = 12
 _DECLINED = -2
+_NO_INT = -9223372036854775808
 _PRICE_TYPES = (1, 2, 4, 6, 7, 9)
 _SIZE_TYPES = (0, 3, 5, 8)
 _TEN: npt.NDArray[np.float64] = np.power(10.0, np.arange(23, dtype=np.float64))
@@ -75,17 +76,19 @@ def parse_number(buf, start, end, ten):  # type: ignore[no-untyped-def]
 
 @kernel("int64(uint8[::1], int64, int64)")
 def parse_int(buf, start, end):  # type: ignore[no-untyped-def]
-    """Decimal text to int64; the smallest int64 for anything else. Empty is 0, as at the broker."""
+    """Decimal text to int64; _NO_INT for anything else. Empty is 0, as for the library."""
     value = np.int64(0)
     at = start
     negative = False
     if at < end and buf[at] == 45:
         negative = True
         at += 1
+        if at == end:
+            return np.int64(_NO_INT)
     for i in range(at, end):
         c = buf[i]
         if c < 48 or c > 57 or i - at > 17:
-            return np.int64(-9223372036854775808)
+            return np.int64(_NO_INT)
         value = value * 10 + (c - 48)
     return -value if negative else value
 
@@ -139,11 +142,15 @@ def decode_frame(buf, start, end, lines, t_socket, ten, fields, ticks, n):  # ty
     else:
         return _DECLINED
     count = split(buf, start, end, fields)
-    least = 7 if message == 1 else 5 if message == 2 else 8 if message == 12 else 9 if message == 13 else 8
-    if count < least:
+    # The library unpacks 1 and 99 strictly; the others may be longer.
+    least = 7 if message == 1 else 5 if message == 2 else 8 if message == 12 else 9
+    if count < least or (count > least and (message == 1 or message == 99)):
         return _DECLINED
     id_field = 1 if message == 99 else 2
-    slot = parse_int(buf, fields[id_field], fields[id_field + 1] - 1) - REQ_BASE
+    request = parse_int(buf, fields[id_field], fields[id_field + 1] - 1)
+    if request == _NO_INT:
+        return _DECLINED
+    slot = request - REQ_BASE
     if slot < 0 or slot >= lines.shape[0] or lines[slot] < 0:
         return 0
     line = lines[slot] >> 16
@@ -167,16 +174,22 @@ def decode_frame(buf, start, end, lines, t_socket, ten, fields, ticks, n):  # ty
         side = parse_int(buf, fields[at + 1], fields[at + 2] - 1)
         price = parse_number(buf, fields[at + 2], fields[at + 3] - 1, ten)
         size = parse_number(buf, fields[at + 3], fields[at + 4] - 1, ten)
-        if price != price or size != size or op < 0 or op > 2 or side < 0 or side > 1:
+        if price != price or size != size or op < 0 or op > 2 or side < 0 or side > 1 or level == _NO_INT:
             return _DECLINED
         if level < 0 or level > 255:
             level = np.int64(255)
         if message == 13:
             venue = venue_hash(buf, fields[4], fields[5] - 1)
-            if count > 9 and buf[fields[9]] == 49:
-                flags = 1
+            if count > 9:
+                smart = parse_int(buf, fields[9], fields[10] - 1)
+                if smart == _NO_INT:
+                    return _DECLINED
+                flags = 1 if smart != 0 else 0
     elif message == 99:
         what = parse_int(buf, fields[2], fields[3] - 1)
+        seconds = parse_int(buf, fields[3], fields[4] - 1)
+        if what == _NO_INT or seconds == _NO_INT or parse_int(buf, fields[6], fields[7] - 1) == _NO_INT:
+            return _DECLINED
         if line != LINE_PRINTS or (what != 1 and what != 2):
             return 0
         kind = _KIND_TRADE
@@ -184,10 +197,12 @@ def decode_frame(buf, start, end, lines, t_socket, ten, fields, ticks, n):  # ty
         size = parse_number(buf, fields[5], fields[6] - 1, ten)
         if price != price or size != size:
             return _DECLINED
-        t_exchange = parse_int(buf, fields[3], fields[4] - 1) * 1_000_000_000
+        t_exchange = seconds * 1_000_000_000
         venue = venue_hash(buf, fields[7], fields[8] - 1)
     else:
         level = parse_int(buf, fields[3], fields[4] - 1)
+        if level == _NO_INT:
+            return _DECLINED
         if message == 1:
             price = parse_number(buf, fields[4], fields[5] - 1, ten)
             size = 0.0 if fields[6] - 1 == fields[5] else parse_number(buf, fields[5], fields[6] - 1, ten)
@@ -310,13 +325,18 @@ def decode_fields(
         kind, level = _KIND_DEPTH, level if 0 <= level <= 255 else 255
         if message == 13:
             venue = venue_of(fields[4])
-            flags = int(len(fields) > 9 and fields[9] == "1")
+            flags = int(len(fields) > 9 and int(fields[9] or 0) != 0)
     elif message == 99:
+        if len(fields) != 9:
+            raise ValueError(f"{len(fields)} fields, expected 9")
+        int(fields[6])
         if line != LINE_PRINTS or int(fields[2]) not in (1, 2):
             return 0
         kind, price, size = _KIND_TRADE, float(fields[4]), float(fields[5])
         t_exchange, venue = int(fields[3]) * 1_000_000_000, venue_of(fields[7])
     elif message == 1:
+        if len(fields) != 7:
+            raise ValueError(f"{len(fields)} fields, expected 7")
         if not fields[4]:
             return 0
         level, price, size = int(fields[3]), float(fields[4]), _float(fields[5])

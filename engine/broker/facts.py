@@ -166,6 +166,12 @@ class Gatekeeper:
             if self.facts["tradable"][symbol]:
                 self.market(symbol, now_ns)
 
+    def fit(self, symbol: int, now_ns: int) -> bool:
+        """Is the book valid, or is nobody there who would know?"""
+        book = self._book.read(symbol)
+        known = now_ns - int(book["t_socket_ns"]) < self._stale_min_ns and not self._book.torn[symbol]
+        return bool(book["valid"]) or not known
+
     def quote(self, symbol: int) -> tuple[float, float]:
         """Best bid and ask of the last book that was read, NaN when not known."""
         book = self._book.read(symbol)

@@ -27,6 +27,10 @@ SUSPECT_NS = 10_000_000_000
 """The same after a farm or the broker's link came back: feeds may have died silently."""
 RETRY_NS = 60_000_000_000
 HALT_RETRY_NS = 10_000_000_000
+UNFIT_NS = 2_000_000_000
+"""A book that is invalid for this long although its feed ticks is asked for anew."""
+RESYNC_GAP_NS = 10_000_000_000
+"""Not more often than this."""
 _LIMITS = frozenset((309, 10190, 101))
 """Too many lines: asking again soon is of no use."""
 _LINE_OF = {"depth": Line.DEPTH, "quotes": Line.QUOTES, "prints": Line.PRINTS}
@@ -41,6 +45,8 @@ class SymbolFeed:
     halted: bool = False
     session: int = -1
     retry_ns: int = 0
+    unfit_ns: int = 0
+    """Since when its book has been invalid."""
 
 
 class Feed:
@@ -131,6 +137,19 @@ class Feed:
                 self._emit(symbol, TickKind.DEPTH_RESET, now_ns)
                 self.status(symbol, SymbolStatus.UNSUBSCRIBED, now_ns)
             feed.live = False
+
+    def resync(self, symbol: int, fit: bool, now_ns: int) -> bool:
+        """Look at the book of a symbol (``fit``: it is valid); True if its depth was asked for anew."""
+        feed = self.symbols[symbol]
+        if fit or Line.DEPTH not in feed.running or feed.halted or feed.retry_ns or feed.session != 1:
+            feed.unfit_ns = 0
+            return False
+        feed.unfit_ns = feed.unfit_ns or now_ns
+        if now_ns - feed.unfit_ns < UNFIT_NS or now_ns - feed.asked_ns < RESYNC_GAP_NS:
+            return False
+        feed.unfit_ns = 0
+        self.renew(symbol, now_ns, (Line.DEPTH,))
+        return True
 
     def suspect(self, now_ns: int) -> None:
         """Data may have died although nobody says so: renew what does not tick soon."""

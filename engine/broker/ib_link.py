@@ -85,6 +85,8 @@ class IbLink:
         self.last_message_ns = 0
         self.messages_sent = 0
         self.bad_frames = 0
+        self.garbled: dict[int, str] = {}
+        """Symbols with a message that could not be read, and what was wrong with it; the bridge empties it."""
         self._now = now
         self._timeout_ns = int(timeout_s * 1e9)
         self._rows = depth_rows
@@ -298,8 +300,20 @@ class IbLink:
             self.tick_count += d.decode_fields(
                 fields, self._frames.lines, self._listener.t_socket_ns, self.ticks, self.tick_count
             )
-        except (ValueError, IndexError):
+        except (ValueError, IndexError, OverflowError) as error:
             self.bad_frames += 1
+            self._unreadable(fields, error)
+
+    def _unreadable(self, fields: list[str], error: Exception) -> None:
+        """A market-data message that says nothing: what it would have changed is not known any more."""
+        try:
+            line, symbol = self._frames.line_of(int(fields[1 if fields[0] == "99" else 2]))
+        except (ValueError, IndexError):
+            return
+        if symbol >= 0:
+            self.garbled[symbol] = f"message {fields[0]} can't be read: {error}"
+            if line == d.LINE_DEPTH:
+                self._depth_reset(symbol)
 
     def _depth_reset(self, symbol: int) -> None:
         if self.tick_count < TICK_BATCH:

@@ -75,6 +75,7 @@ class BrokerBridge:
             timeout_s=gw.request_timeout_s, depth_rows=config.universe.depth_rows, index_symbol=context.index_symbol,
             account=gw.account,
         )  # fmt: skip
+        self._garbled: dict[int, str] = self.link.garbled if isinstance(self.link, IbLink) else {}
         self._ids = OrderIds(recorded.order_id_mark if recorded else 0)
         try:
             store = OrderStore(
@@ -347,6 +348,7 @@ class BrokerBridge:
                 self._context.events.emit(
                     EventKind.ALERT, symbol=symbol, severity=Severity.ROUTINE, text=f"{name}: no data; subscribed anew"
                 )
+            self._resync(now_ns)
             if self.books.drifting(now_ns):
                 self.session.want_reading()
             self.session.refresh_details(now_ns)
@@ -360,6 +362,23 @@ class BrokerBridge:
                 self._context.events.emit(
                     EventKind.ALERT, severity=Severity.P1, text=f"state can't be written: {self._writer_error}"
                 )
+
+    def _resync(self, now_ns: int) -> None:
+        """Books that can't be used although their feed ticks are asked for anew; what could not be read is named."""
+        for symbol, instrument in enumerate(self._context.instruments):
+            if self.feed.resync(symbol, self.gate.fit(symbol, now_ns), now_ns):
+                self.counters.add("resyncs")
+                self._context.events.emit(
+                    EventKind.CONNECTIVITY, symbol=symbol, severity=Severity.ROUTINE,
+                    text=f"{instrument.symbol}: book invalid; depth subscribed anew",
+                )  # fmt: skip
+        while self._garbled:
+            symbol, words = self._garbled.popitem()
+            name = self._context.instruments[symbol].symbol
+            self._context.events.emit(
+                EventKind.CONNECTIVITY, symbol=symbol, severity=Severity.P2, value=float(self.link.bad_frames),
+                text=f"{name}: {words}; its book is void until the feed inserts it anew",
+            )  # fmt: skip
 
     def _save(self) -> None:
         if self._ids.reserve() is not None or self.books.save_due:

@@ -13,6 +13,8 @@ import pytest
 from benchmarks.scripted_gateway import ASK, BID, ScriptedGateway
 from engine import topology
 from engine.domain.codes import EventKind, IntentKind, OrderState, Owner, Refusal, ServiceState, Source
+from engine.paper.fields import payload
+from engine.paper.framing import frame
 from engine.procs import hot_path
 from engine.procs.algo import Algo
 from engine.procs.broker_bridge import BrokerBridge
@@ -49,7 +51,7 @@ class World:
         self.recorder = self.instance.context(topology.RECORDER)
         self.readers = {
             name: self.recorder.ring_reader(name, 4096)
-            for name in ("ticks", "signals", "orders.algo", "events.broker-bridge")
+            for name in ("ticks", "signals", "orders.algo", "events.broker-bridge", "events.ml-service")
         }
         self.seen: dict[str, list[np.void]] = {name: [] for name in self.readers}
         self.lease_on = True
@@ -148,6 +150,9 @@ class World:
             f"{EventKind(int(e['kind'])).name} {int(e['code'])} {e['text'].decode()}"
             for e in self.seen["events.broker-bridge"]
         ]
+
+    def ml_events(self) -> list[str]:
+        return [e["text"].decode() for e in self.seen["events.ml-service"]]
 
     def play(self, data: bytes) -> None:
         self.gateway.write(data)
@@ -385,3 +390,31 @@ def test_one_sided_asks_sell_only_what_may_be_sold(worlds: Callable[[bool], Worl
     world.play(world.gateway.row(AAPL, ASK, 0, 100.01, 5_000))
     world.until(lambda: any(e.startswith("REFUSED") for e in world.events()), "a refusal")
     assert not world.gateway.orders
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("bad", ["a row beyond the book", "no number", "infinite"])
+def test_bad_depth_is_named_nothing_trades_on_it_and_the_symbol_is_subscribed_anew(
+    worlds: Callable[[bool], World], monkeypatch: pytest.MonkeyPatch, fused: bool, bad: str
+) -> None:
+    monkeypatch.setattr("engine.broker.feed.UNFIT_NS", 20_000_000)
+    monkeypatch.setattr("engine.broker.feed.RESYNC_GAP_NS", 20_000_000)
+    world = worlds(fused)
+    world.play(world.gateway.row(AAPL, BID, 9, 99.91, 0, 2))  # nine rows left
+    old = world.gateway.depth[AAPL]
+    row = {
+        "a row beyond the book": world.gateway.row(AAPL, BID, 9, 99.00, 100),
+        "no number": frame(payload(13, 1, old, 3, "NSDQ", 1, BID, "NaN", 100, 1)),
+        "infinite": frame(payload(13, 1, old, 3, "NSDQ", 1, BID, "inf", 100, 1)),
+    }[bad]
+    world.play(row)
+    world.play(world.lean(AAPL))
+    assert not world.gateway.orders
+    world.play(world.lean(MSFT))
+    assert order_sent(world), "the other symbol goes on"
+    world.until(lambda: any("AAPL" in e for e in world.events() + world.ml_events()), "words about it")
+    world.until(lambda: (world.play(world.lean(AAPL)), world.gateway.depth.get(AAPL) != old)[1], "a new subscription")
+    world.play(world.gateway.book(AAPL, 100.00, 100.01, 500))
+    count = len(world.gateway.orders)
+    world.play(world.lean(AAPL))
+    world.until(lambda: len(world.gateway.orders) > count, "an order on the new book")
