@@ -70,7 +70,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
 PLUMBING: dict[str, Entry] = {
     "run": Entry("lifecycle", "run_one", "Run one service in the foreground (what units and containers call)"),
     "compile": Entry("lifecycle", "compile_kernels", "Compile all kernels into the cache"),
-    "regions": Entry("lifecycle", "regions", "Create, keep or remove the shared memory of an instance"),
+    "regions": Entry("lifecycle", "regions", "Create, keep, check or remove the shared memory of an instance"),
     "health": Entry("health", "health", "Exit 0 if a service is healthy (for healthchecks; reads one page of memory)"),
     "alert": Entry("control", "alert", "Journal an alert and send it to people"),
 }

@@ -214,9 +214,12 @@ def compile_kernels() -> None:
 
 @click.command()
 @config_option
-@click.argument("verb", type=click.Choice(["create", "keep", "remove"]))
-def regions(config_file: Path | None, verb: str) -> None:
-    """Create, keep or remove the shared memory of an instance; `keep` creates nothing and waits for SIGTERM."""
+@click.argument("verb", type=click.Choice(["create", "keep", "check", "remove"]))
+def regions(config_file: Path | None, verb: str) -> int:
+    """Create, keep, check or remove the shared memory of an instance; `keep` creates nothing and waits for SIGTERM.
+
+    `check` looks at every invariant of every region, also while services run. Exit 1 if one is broken.
+    """
     from engine.risk import latch
     from engine.runtime import instance
 
@@ -224,6 +227,13 @@ def regions(config_file: Path | None, verb: str) -> None:
     if verb == "remove":
         instance.remove(config)
         say(f"removed {config.shm_dir}")
+    elif verb == "check":
+        broken = instance.check(config)
+        for line in broken:
+            say(line)
+        if broken:
+            return 1
+        say(f"{config.shm_dir} is sound")
     elif verb == "keep":
         ends = {signal.SIGTERM, signal.SIGINT}
         signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # sigwait takes only what is blocked; else the default ends us
@@ -233,6 +243,7 @@ def regions(config_file: Path | None, verb: str) -> None:
         latch.prepare(config.state_dir, config.instance.mode)
         if instance.living(config):
             say(f"{config.shm_dir} is in use: left as it is")
-            return
+            return 0
         generation = instance.create(config)
         say(f"{config.shm_dir} generation {generation}")
+    return 0

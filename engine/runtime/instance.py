@@ -6,17 +6,21 @@ import contextlib
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from engine import topology
 from engine.config import Config, dump, load
 from engine.domain.codes import ServiceState
 from shm import janitor
-from shm.cell import CellReader
+from shm.cell import CellReader, check_cells
+from shm.counters import check_counters
 from shm.errors import RegionMissing, ShmError
 from shm.layouts import HEARTBEAT
-from shm.region import Region, start_ticks
+from shm.region import Region, RegionKind, check_region, start_ticks
+from shm.ring import check_cursor, check_ring, cursor_at
 
 CONFIG_FILE = "config.toml"
 _TORN_TRIES, _TORN_PAUSE_S = 10, 0.0005
@@ -122,6 +126,43 @@ def _write_config(config: Config) -> None:
     with os.fdopen(fd, "w") as file:
         file.write(dump(config))
     temporary.replace(path)
+
+
+def check(config: Config) -> list[str]:
+    """Every broken invariant of the instance's shared memory, in words; empty if sound. Raises ShmError.
+
+    Writers may be at work meanwhile: what is gone at a second or third look was one of them in the middle.
+    """
+    broken: list[str] = []
+    rings = {r.name: topology.ring_region(r) for r in topology.RINGS}
+    for spec in topology.regions():
+        with Region.attach(config.shm_dir, spec) as region:
+            broken += check_region(region)
+            if spec.kind == RegionKind.RING:
+                broken += _lasting(partial(check_ring, region))
+            elif spec.kind == RegionKind.CELL:
+                broken += _lasting(partial(check_cells, region))
+    for s in topology.SERVICES:
+        with Region.attach(config.shm_dir, topology.metrics_region(s)) as region:
+            broken += check_counters(region, max(1, len(s.counters)), len(s.histograms))
+        with Region.attach(config.shm_dir, topology.cursor_region(s.name)) as cursors:
+            for read in topology.reads(s.name):
+                at = cursor_at(topology.cursor_line(s.name, read.name))
+                with Region.attach(config.shm_dir, rings[read.name]) as ring:
+                    found = _lasting(partial(check_cursor, cursors.words, at, ring))
+                    broken += [f"{s.name}: {text}" for text in found]
+    return broken
+
+
+def _lasting(look: Callable[[], list[str]]) -> list[str]:
+    found = look()
+    for _ in range(2):
+        if not found:
+            break
+        time.sleep(0.01)
+        again = look()
+        found = again if len(again) <= len(found) else found
+    return found
 
 
 def remove(config: Config) -> None:

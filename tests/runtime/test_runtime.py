@@ -206,6 +206,25 @@ def test_a_service_that_watches_a_socket_sleeps_on_its_doorbell(inst: TestInstan
             os.close(fd)
 
 
+def test_check_walks_every_region_and_names_what_is_broken(inst: TestInstance) -> None:
+    with inst:
+        bridge, recorder = inst.context("broker-bridge"), inst.context("recorder")
+        bridge.events.emit(EventKind.ALERT, text="one")
+        bridge.counters.record("gate_ns", 700)
+        recorder.ring_reader("events.broker-bridge").poll()
+        assert instances.check(inst.config) == []
+        region = Region.attach(
+            inst.config.shm_dir, topology.ring_region(topology.ring("events.broker-bridge")), writable=True
+        )
+        region.words[kernels.SLOTS] = 5
+        lease = Region.attach(inst.config.shm_dir, topology.cell_region(topology.cell("lease")), writable=True)
+        lease.words[kernels.SLOTS] = 3
+        broken = instances.check(inst.config)
+        assert any("events.broker-bridge: slot of record 0 holds 5" in text for text in broken)
+        assert any(text.startswith("lease[0]: version 3") for text in broken)
+        assert len(broken) == 2
+
+
 def test_ids_are_unique_over_sources_restarts_and_counts() -> None:
     first, second = IdSource(1_700_000_000_000_000_000), IdSource(1_700_000_001_000_000_000)
     ids = {s.next(source) for s in (first, second) for source in Source for _ in range(100)}
