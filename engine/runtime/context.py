@@ -37,6 +37,8 @@ class Context:
         self.instruments = universe.instruments(config)
         self.index_symbol = universe.index_symbol(config)
         self._regions: dict[tuple[str, bool], Region] = {}
+        self.unlocked: dict[str, str] = {}
+        """Regions that were to be locked in memory and are not (``runtime.mlock``), with the kernel's reason."""
         self._bells: dict[str, Bell] = {}
         self._readers: list[RingReader] = []
         self.clock: Clock = clock or SystemClock(*self._region(next(topology.regions())).anchors)
@@ -56,7 +58,9 @@ class Context:
     def _region(self, spec: RegionSpec, writable: bool = False) -> Region:
         key = (spec.name, writable)
         if key not in self._regions:
-            self._regions[key] = Region.attach(self.directory, spec, writable=writable)
+            region = self._regions[key] = Region.attach(self.directory, spec, writable=writable)
+            if self.config.runtime.mlock and self.service != topology.CLI and (reason := region.lock_pages()):
+                self.unlocked[spec.name] = reason
         return self._regions[key]
 
     @property
@@ -145,11 +149,6 @@ class Context:
     def wake(self, service: str) -> None:
         """Ring a service if it sleeps. Call after publishing."""
         self.bell(service).ring()
-
-    def lock_memory(self) -> str:
-        """Pin every attached region in memory. Returns "" or what the kernel refused, and why."""
-        refused = [f"{r.spec.name} ({reason})" for r in self._regions.values() if (reason := r.lock_pages())]
-        return ", ".join(refused)
 
     def start_heartbeat(self, now_ns: int, pid: int = 0) -> Heartbeat:
         """``pid`` where one process plays several (simulation)."""

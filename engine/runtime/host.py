@@ -34,6 +34,7 @@ from engine.runtime.runner import (
     prioritise,
     say_crash,
     say_state,
+    say_unlocked,
     set_process_name,
     settle,
 )
@@ -135,6 +136,7 @@ class Host:
         worker = importlib.import_module(module_of(context.service)).create(context)
         seat = (Guest if self.seats else Seat)(context, worker)
         worker.on_start(context.clock.now_ns())
+        say_unlocked(context)
         self.seats.append(seat)
         self.seats.sort(key=lambda s: topology.HOSTED.index(s.service))
         self._compose()

@@ -173,8 +173,7 @@ class Runner:
         seat.agent.on_start(context.clock.now_ns())
         settle(context, self._placed)
         prioritise(context)
-        if context.config.runtime.mlock and (refused := context.lock_memory()):
-            context.log.warning("memory is not locked: %s", refused)
+        say_unlocked(context)
         freeze()
         loop = Loop(context, bell, waits(context.config.runtime, seat.service, cores, self._placed))
         try:
@@ -199,6 +198,13 @@ def prioritise(context: Context) -> None:
             os.setpriority(os.PRIO_PROCESS, 0, nice)
         except PermissionError:
             context.log.info("no permission to set priority %d: running at 0", nice)
+
+
+def say_unlocked(context: Context) -> None:
+    """A limit on locked memory clamps silently: the log names what it left out."""
+    if context.unlocked:
+        name, reason = next(iter(context.unlocked.items()))
+        context.log.warning("%d regions are not locked in memory, %s: %s", len(context.unlocked), name, reason)
 
 
 def freeze() -> None:
@@ -276,6 +282,7 @@ class AsyncRunner:
         say_state(self.context, ServiceState.WARMING)
 
         def ready() -> None:
+            say_unlocked(self.context)
             say_state(self.context, ServiceState.READY)
             self._notifier.send("READY=1")
 

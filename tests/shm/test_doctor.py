@@ -8,21 +8,26 @@ import msgspec
 import pytest
 
 from engine.cli import doctor
+from engine.runtime.context import Context
 from engine.runtime.testing import instance
 from shm import memory
 from shm.memory import Granted
 
 
 def test_doctor_fails_until_the_regions_of_every_service_are_really_locked(tmp_path: Path) -> None:
-    with instance(tmp_path, {"runtime": {"mlock": True}}) as inst:
-        context = inst.context("recorder")
+    with instance(tmp_path) as inst:
+        asked = msgspec.structs.replace(inst.config, runtime=msgspec.structs.replace(inst.config.runtime, mlock=True))
+        with Context(inst.config, "recorder") as without:
+            without.start_heartbeat(without.clock.now_ns())
+            before = doctor.memory_lock(asked)
+            assert before.status == doctor.FAIL
+            assert "0 B of" in before.found
+            assert "least recorder" in before.found
+        del without
+        context = Context(asked, "recorder")
         context.start_heartbeat(context.clock.now_ns())
-        before = doctor.memory_lock(inst.config)
-        assert before.status == doctor.FAIL
-        assert "0 B of" in before.found
-        assert "least recorder" in before.found
-        assert context.lock_memory() == ""
-        after = doctor.memory_lock(inst.config)
+        assert context.unlocked == {}
+        after = doctor.memory_lock(asked)
         assert after.status == doctor.OK, after.found
         assert "regions mapped by 1 services are locked" in after.found
 
