@@ -11,7 +11,7 @@ import click
 from engine.cli.errors import Refused
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-_WITHOUT_PREFIX = ("tick_to_order",)
+_WITHOUT_PREFIX = ("tick_to_order", "tick_path")
 
 
 @click.command()

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from engine import topology
 from engine.config import Config
 from engine.domain.codes import ServiceState
+from engine.runtime.compile_watch import CompileWatch
 from engine.runtime.context import Context
 from engine.runtime.placement import allowed_cores, waits
 from engine.runtime.runner import (
@@ -121,6 +122,7 @@ class Host:
             for name in topology.HOSTED[1:]:
                 self._start(name)
         freeze()
+        self.seats[0].watch = CompileWatch().start()
         loop = Loop(context, bell, waits(self._config.runtime, context.service, cores, "shared"))
         try:
             loop.run(self.seats, lambda now_ns: self._turn(now_ns), lambda: self._stop.asked, self._beaten, self._fds)

@@ -20,6 +20,7 @@ from engine import topology
 from engine.config import Config
 from engine.domain.codes import EventKind, ServiceState
 from engine.runtime.agent import Agent
+from engine.runtime.compile_watch import CompileWatch
 from engine.runtime.context import Context
 from engine.runtime.notify import Notifier
 from engine.runtime.placement import affinity, allowed_cores, waits
@@ -121,6 +122,8 @@ class Seat:
         self._clock = context.clock
         self._work = self._loops = self._busy_ns = 0
         self.ready = False
+        self.watch: CompileWatch | None = None
+        """Counts compilations of this process; they are errors in the heartbeat. One seat of a process has it."""
 
     def work(self, now_ns: int) -> int:
         """One turn of the agent, counted."""
@@ -140,8 +143,11 @@ class Seat:
     def duties(self, now_ns: int) -> bool:
         """Slow duties and a heartbeat; True when the agent has become READY just now."""
         self.agent.housekeeping(now_ns)
+        compiled = self.watch.take() if self.watch is not None else 0
+        if compiled and self.watch is not None:
+            self.context.log.error("compiled after READY, in the hot loop: %s", ", ".join(self.watch.names[-compiled:]))
         self._beat.beat(
-            now_ns, self._work, self._loops, self.agent.lag(), self.context.lost, busy_ns=self._busy_ns
+            now_ns, self._work, self._loops, self.agent.lag(), self.context.lost, compiled, self._busy_ns
         )  # fmt: skip
         self._work = self._loops = self._busy_ns = 0
         if self.ready or not self.agent.ready():
@@ -175,6 +181,7 @@ class Runner:
         prioritise(context)
         say_unlocked(context)
         freeze()
+        seat.watch = CompileWatch().start()
         loop = Loop(context, bell, waits(context.config.runtime, seat.service, cores, self._placed))
         try:
             loop.run([seat], seat.work, lambda: self._stop.asked, self._notify, seat.agent.wait_fds)

@@ -78,5 +78,10 @@ def test_a_killed_host_comes_back_with_its_guests_and_nothing_else_stops(system:
     assert system.state()["trading_state"]["state"] != "KILLED", system.report()
 
 
+def test_nothing_was_compiled_after_ready(system: System) -> None:
+    rows = {s["name"]: s for s in system.cli_json("status")["services"]}
+    assert {name: rows[name]["errors"] for name in topology.HOSTED} == dict.fromkeys(topology.HOSTED, 0)
+
+
 def test_it_stops_in_order(system: System) -> None:
     assert system.stop() == 0, system.report()

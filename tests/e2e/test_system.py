@@ -53,6 +53,7 @@ def test_status_lists_seven_services_with_heartbeat_core_and_lag(system: System)
     for s in services:
         assert s["state"] == "READY"
         assert {"pid", "heartbeat_age_ms", "core", "lag"} <= set(s), s
+        assert s["errors"] == 0, "something was compiled after READY"
 
 
 def test_the_strategy_trades_and_fills_reach_the_journal(system: System) -> None:

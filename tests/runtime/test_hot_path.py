@@ -21,6 +21,7 @@ from engine.procs.broker_bridge import BrokerBridge
 from engine.procs.hot_path import HotPath
 from engine.procs.ml_service import MlService
 from engine.runtime.clock import SystemClock
+from engine.runtime.compile_watch import CompileWatch
 from engine.runtime.runner import Seat
 from engine.runtime.testing import instance
 
@@ -381,6 +382,52 @@ def test_another_strategy_or_link_is_driven_by_the_agents(worlds: Callable[[bool
     world.algo.strategy = Mine()
     assert hot_path.compose(world.seats) is None
     assert hot_path.compose(world.seats[:2]) is None
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_nothing_compiles_once_the_agents_run(worlds: Callable[[bool], World], fused: bool) -> None:
+    """Orders, their ends, cancels, refusals, stops, bars, faults, lost data, a new session: in both placements."""
+    world = worlds(fused)
+    watch = CompileWatch().start()
+    try:
+        world.play(world.lean(AAPL))
+        order = order_sent(world)
+        world.play(world.gateway.done(order))
+        world.play(world.lean(AAPL, 400) + world.lean(MSFT))
+        world.until(lambda: len(world.gateway.orders) > 1, "a second order")
+        world.algo.strategy.parameters["order_ttl_ns"] = 0  # type: ignore[attr-defined]
+        world.play(world.lean(MSFT, 4_000))
+        world.until(lambda: world.gateway.orders[-1][0] == b"4", "a cancel")
+        world.bridge.gate.account["order_qty"] = 1.0
+        world.play(world.lean(AAPL, 6_000))
+        world.until(lambda: any(e.startswith("REFUSED") for e in world.events()), "a refusal")
+        world.stop.value[0]["pause"], world.stop.value[0]["stop_id"] = 1, world.now()
+        world.stop.publish()
+        world.play(world.lean(AAPL, 300))
+        world.play(world.gateway.row(AAPL, BID, 9, 99.91, 0, 2) + world.gateway.row(AAPL, BID, 9, 99.0, 1))
+        for bars in world.ml.market.close_until(world.now() + 60_000_000_000):
+            world.ml._on_bars(bars, live=True)
+        world.ml.market.refresh_medians()
+        world.ml._lost(1)
+        world.gateway.drop()
+        world.until(lambda: world.bridge.ready() and len(world.gateway.depth) == len(STOCKS), "a new session")
+        world.open_books()
+    finally:
+        watch.stop()
+    assert watch.names == []
+
+
+def test_a_compilation_in_the_loop_is_an_error_of_the_heartbeat(worlds: Callable[[bool], World]) -> None:
+    import numba
+
+    world = worlds(True)
+    world.seats[0].watch = CompileWatch().start()
+    try:
+        numba.njit("int64(int64)")(lambda x: x + 1)
+        world.seats[0].duties(world.now())
+    finally:
+        world.seats[0].watch.stop()
+    assert int(world.cockpit.cell_reader(f"heartbeat.{topology.BRIDGE}").read()["errors"]) == 1
 
 
 def test_one_sided_asks_sell_only_what_may_be_sold(worlds: Callable[[bool], World]) -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,11 +32,18 @@ def test_ours_and_the_limit_are_measured_with_percentiles_ratios_and_hops(tmp_pa
     assert {"tick_decode", "tick_to_signal", "signal_to_intent", "intent_to_gate", "gate", "gate_to_wire"} <= hops
 
 
-def measured(tmp_path: Path, *arguments: str) -> dict[str, dict[str, dict[str, float]]]:
+def test_the_parts_of_the_way_are_measured_one_by_one(tmp_path: Path) -> None:
+    found = measured(tmp_path, "--smoke", script="tick_path.py")
+    assert found["decode"]["ratio"] > 1
+    assert found["pipeline"]["events_per_s"] > 0
+    assert set(found) == {"decode", "pipeline", "gate_ns", "encode", "hop_ns", "record_ns"}
+
+
+def measured(tmp_path: Path, *arguments: str, script: str = "tick_to_order.py") -> dict[str, Any]:
     out = tmp_path / "figures.json"
-    command = [sys.executable, str(ROOT / "benchmarks" / "tick_to_order.py"), *arguments, "--json", str(out)]
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *arguments, "--json", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=230, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "topology" in done.stdout
-    found: dict[str, dict[str, dict[str, float]]] = json.loads(out.read_text())
+    found: dict[str, Any] = json.loads(out.read_text())
     return found
