@@ -14,6 +14,12 @@ function load() {
   data = e ? [[...e.t], [...e.day_pnl_usd], e.drawdown_usd.map((v) => (v === null ? null : -v)), e.t.map(() => null)] : [[], [], [], []];
 }
 
+// The past of the day comes after the page: until then the chart holds what it has seen itself.
+export function pastOfTheDay() {
+  load();
+  plot?.setData(data);
+}
+
 export function feedChart() {
   const a = latest.account, c = latest.clock;
   if (!a || !c || !plot) return;

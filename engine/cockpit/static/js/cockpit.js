@@ -9,7 +9,7 @@ import { flush, latest, s, toast } from "./store.js";
 import { focus, open } from "./stream.js";
 import { Ticket } from "./ticket.js";
 import { Panel, Toast, applyMode, effect, html, render, signal, streamStale, useEffect, useRef, LoginPanel } from "./ui.js";
-import { PnlChart, feedChart } from "./chart.js";
+import { PnlChart, feedChart, pastOfTheDay } from "./chart.js";
 
 const ribbons = new Map();
 const ladderTable = signal(null);
@@ -110,6 +110,7 @@ async function start() {
   render(html`<${Page} />`, root);
   hotkeys();
   latest.history = await get("/api/history").catch(() => null);
+  pastOfTheDay();
   open();
   requestAnimationFrame(frame);
 }
