@@ -24,6 +24,7 @@ DEFAULT_CONTROL_PORT = 4003
 @config_option
 @click.option("--port", type=click.IntRange(0, 65535), help="0 takes a free one [default: gateway.port]")
 @click.option("--market", metavar="synthetic|FILE", help="what to trade on [default: paper.market]")
+@click.option("--start", metavar="HH:MM", help="with a FILE: time of day in the recording to begin at")
 @click.option("--faults", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="timed faults (TOML)")
 @click.option("--seed", type=int, help="another market [default: paper.seed]")
 @click.option("--control-port", type=click.IntRange(0, 65535), help="inject faults over HTTP on loopback")
@@ -44,6 +45,7 @@ def paper_gateway(
     config_file: Path | None,
     port: int | None,
     market: str | None,
+    start: str | None,
     faults: Path | None,
     seed: int | None,
     control_port: int | None,
@@ -72,6 +74,7 @@ def paper_gateway(
     given = {
         "port": port,
         "market": market,
+        "start": start,
         "faults_file": faults,
         "seed": seed,
         "control_port": control_port,
