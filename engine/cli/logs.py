@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from engine.cli.errors import Refused
+from engine.cli.errors import Refused, say
 from engine.cli.settings import target_options, target_or_starting
 
 _HEAD = ("time", "level", "service", "message")
@@ -27,8 +27,14 @@ def logs(
     """Logs of all services, or of the named ones, merged by time."""
     directory = target_or_starting(config_file, instance).state_dir / "logs"
     known = sorted(p.stem for p in directory.glob("*.log"))
+    from engine import topology
+
     for name in services:
-        if name not in known:
+        if name in known:
+            continue
+        if name in {service.name for service in topology.SERVICES}:
+            say(f"{name} has logged nothing yet")
+        else:
             raise Refused(f"no log of {name} in {directory}: there are {', '.join(known) or 'none'}")
     files = [Follower(directory / f"{name}.log") for name in services or known]
     first = sorted((entry for f in files for entry in f.last(lines)), key=lambda e: e[0])
