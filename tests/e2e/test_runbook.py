@@ -96,11 +96,11 @@ class Operator:
         return len(self.system.lives()) > 0
 
     def ensure_up(self) -> None:
-        """As the runbook says: start, and wait until every service is READY."""
+        """As the runbook says: start, and wait until every service is READY (one that was stopped stays stopped)."""
         if not self.up():
             done = self.type("./ops/start.sh")
             assert done.returncode == 0, done.stdout + done.stderr
-        wait_for("every service READY", lambda: self.type("l2dash status").returncode == 0, 60)
+            wait_for("every service READY", lambda: self.type("l2dash status").returncode == 0, 60)
 
 
 def test_every_command_of_the_runbook_runs_as_written(system: System) -> None:
