@@ -187,7 +187,7 @@ class _Desk:
         fields = place_fields(order_id, order_type=kind, limit=limit, tif=tif, quantity=quantity)
         reader = FieldReader(payload(*fields))
         reader.skip("id")
-        self.gateway.desk.place(self, read_place_order(reader, 176), self.gateway.catch_up())
+        self.gateway.desk.place(self, read_place_order(reader, 176), self.gateway.catch_up)
         assert self.errors == []
 
     def buy(self, order_id: int, quantity: int) -> None:
