@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shm.atomics import cpu_pause, load_acquire, load_relaxed, store_release
 from shm.jit import kernel
@@ -84,15 +85,16 @@ def create(directory: Path, readers: int) -> None:
     Region.create(directory, cursor_spec("cursors", readers), 1).close()
 
 
-def write(directory: Path, count: int, gated: bool) -> None:
+def write(directory: Path, count: int, gated: bool, leave: NDArray[np.int64]) -> None:
+    """Publish ``count`` records, never beyond ``leave[0]``, which the killer moves on: no kill comes too late."""
     ring = Region.attach(directory, ring_spec("ring", TICK, CAPACITY), writable=True)
     cursors = Region.attach(directory, cursor_spec("cursors", 1)).words if gated else np.zeros(8, np.int64)
     RingWriter(ring, TICK)
     batch, done = np.zeros(BATCH * 8, np.int64), 0
     while done < count:
-        upto = min(count, int(ring.words[TAIL]) + SLICE)
+        upto = min(count, int(ring.words[TAIL]) + SLICE, int(leave[0]))
         done = int(write_some(ring.words, batch, upto, cursors, cursor_at(0) if gated else -1, 100_000))
-        if gated and done < upto:
+        if done < upto or done == leave[0]:
             os.sched_yield()
 
 
