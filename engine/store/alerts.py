@@ -82,7 +82,9 @@ class Courier:
         assert child.stdout is not None
         child.stdin.write(line)
         child.stdin.flush()
-        if not select.select([child.stdout], [], [], self._timeout_s)[0]:
+        waiter = select.poll()  # select() refuses descriptors beyond 1023
+        waiter.register(child.stdout, select.POLLIN)
+        if not waiter.poll(self._timeout_s * 1000):
             self.close()
             return Answer(False, f"no answer from the receiver within {self._timeout_s:g} s")
         reply = child.stdout.readline()
@@ -183,7 +185,11 @@ class Dispatcher:
     def _run(self) -> None:
         self.catch_up()
         while not self._closing:
-            self.step()
+            try:
+                self.step()
+            except Exception as error:  # whatever it is: pages go on, and the log says what happened
+                self._courier.close()
+                self.results.append(f"alerts: {type(error).__name__}: {error}")
             with self._wake:
                 if not self._inbox and not self._closing:
                     self._wake.wait(0.5)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 from engine.domain.codes import Badge, BadgeState, CommandKind, EventKind, Severity
 from engine.store.alert_book import JOIN_NS, ROUTINE_NS, SETTLE_NS, AlertBook, Message
 from engine.store.alert_rules import RULES, Alert, alert_of, table
-from engine.store.alerts import Channels, Dispatcher
+from engine.store.alerts import Answer, Channels, Courier, Dispatcher
 from engine.store.blocks import Records
 from engine.store.journal import Committed, Journal, journal_path
 from engine.store.rows import Batch, Names
@@ -278,3 +281,43 @@ def test_the_outside_dead_man_hears_nothing_while_the_house_is_not_well(tmp_path
     box.step()
     assert receiver.pings == 2
     box.close()
+
+
+def test_a_dispatcher_that_stumbles_says_so_and_goes_on(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, journal = Clock(), Journal(journal_path(tmp_path))
+    box = dispatcher(tmp_path, clock, p1=receiver.url)
+    send, stumbles = box._courier.send, iter([ValueError("a value nobody thought of")])
+
+    def once(urls: str, message: Message) -> Answer:
+        for error in stumbles:
+            raise error
+        return send(urls, message)
+
+    monkeypatch.setattr(box._courier, "send", once)
+    box.start()
+    box.rows(commit(journal, events(1, kind=EventKind.ALERT, severity=Severity.P1, text=b"late but told")))
+    end = time.monotonic() + 60.0
+    while not receiver.got and time.monotonic() < end:
+        clock.now += 6 * S
+        time.sleep(0.05)
+    assert "late but told" in receiver.got[0]["message"]
+    assert any("ValueError: a value nobody thought of" in r for r in box.results)
+    box.close()
+    journal.close()
+
+
+def test_a_page_goes_out_from_a_process_with_thousands_of_open_files(tmp_path: Path, receiver: Receiver) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, limits[1]), limits[1]))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    courier = Courier()
+    try:
+        assert courier.send(receiver.url, Message(1, Severity.P1, "many files", "told all the same", 1)).ok
+    finally:
+        courier.close()
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert "told all the same" in receiver.got[0]["message"]
