@@ -82,6 +82,11 @@ class Desk:
         self.closes_written = False
         self.cancels_written = 0
 
+    @property
+    def connected(self) -> bool:
+        """Does a socket take what is sent now? Whether the gateway has the broker is another question."""
+        return self._link.phase == LinkPhase.OPEN
+
     # Intents.
 
     def handle(self, record: npt.NDArray[np.void], now_ns: int) -> None:
@@ -257,7 +262,10 @@ class Desk:
     def _send(self, verdict: Verdict, now_ns: int) -> None:
         assert verdict.order is not None
         order = self._register.by_intent[verdict.order.intent_id]
-        if self._link.phase != LinkPhase.OPEN or not self._gate.account[0]["connected"]:
+        if not self._gate.owner_ours:
+            self._withdraw(verdict, Refusal.LEASE, now_ns)
+            return
+        if not self.connected or not self._gate.account[0]["connected"]:
             self._withdraw(verdict, Refusal.NOT_CONNECTED, now_ns)
             return
         self._link.place(self._wire(order))
@@ -329,8 +337,8 @@ class Desk:
         def send(now_ns: int) -> None:
             self._cancelling.discard(intent_id)
             order = self._register.find(intent_id=intent_id)
-            if order is None or not order.active or not self._gate.owner_ours:
-                return
+            if order is None or not order.active or not self._gate.owner_ours or not self.connected:
+                return  # ``cancel_again`` asks when it may and can
             self._link.cancel(order.order_id)
             self.cancels_written += 1
             self._store(life.on_cancel_sent(order, now_ns), tell=True)
@@ -338,10 +346,13 @@ class Desk:
         return send
 
     def global_cancel(self, now_ns: int) -> None:
-        """Everything in the account, in one message."""
+        """Everything in the account, in one message. Our own orders are asked for again if that message can't leave."""
+        for order in self._register.active():
+            if order.own and order.state != OrderState.PENDING and not order.cancel_wanted:
+                self._store(replace(order, cancel_wanted=True))
 
         def send(t_ns: int) -> None:
-            if not self._gate.owner_ours:
+            if not self._gate.owner_ours or not self.connected:
                 return
             self._link.global_cancel()
             self.cancels_written += 1

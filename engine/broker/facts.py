@@ -42,7 +42,7 @@ class Gatekeeper:
         self.stops: Stops = effective([c.value[0] for c in self.stop_cells], [False] * len(self.stop_cells))
         self._versions: tuple[int, ...] = ()
         self.lease_valid = False
-        self.owner_ours = True
+        self.owner_ours = False
         self.facts: npt.NDArray[np.void] = np.zeros(len(self.instruments), pretrade.SYMBOL_FACTS)
         self.account: npt.NDArray[np.void] = np.zeros(1, pretrade.ACCOUNT_FACTS)
         self.broker_qty: dict[int, float] = {}

@@ -309,6 +309,7 @@ class BrokerBridge:
         """Release what the governor lets go, write once, tell afterwards."""
         desk = self.desk
         if self.governor.waiting:
+            self.gate.authority(now_ns)  # what waited, or comes from a life before, asks anew whose right it is
             for send in self.governor.release(now_ns):
                 send(now_ns)
         desk.release_entries(now_ns)

@@ -22,6 +22,8 @@ class FaultyExchange(SimExchange):
     clock_shift_ns = 0
     """So much is the time wrong that reqCurrentTime tells; executions have the broker's own."""
     cross_cancel = False
+    corrected_unheard = False
+    """An execution of the emergency connection was corrected: the bridge learns of it at its next reconciliation."""
 
     def place(self, wire: WireOrder, t_ns: int, client: int = 0) -> list[n.News]:
         known = self.find(wire.order_id, client)
@@ -65,6 +67,7 @@ class FaultyExchange(SimExchange):
         self.account.cash -= last.side * last.qty * (price - last.price)
         corrected = replace(last, exec_id=f"{base}.{int(revision) + 1:02d}", price=price)
         self._executions.append(corrected)
+        self.corrected_unheard |= last.client_id != self._client_id
         return corrected
 
     def time(self, t_ns: int) -> list[n.News]:

@@ -332,7 +332,7 @@ class FaultLink(SimLink):
         mode, queued = self.kill_at_flush, self._queued
         if mode == 1 and unsent:
             raise Killed
-        if queued and not self.trouble.half_open:
+        if queued and not self.trouble.half_open and self.phase != LinkPhase.CLOSED:
             arrives_ns = self._now() + self._latency_ns
             session = self._session
             self.gateway.flying.update(unsent)

@@ -162,6 +162,8 @@ def _rest(stage: Stage, ask: Ask) -> None:
         judge.say(12, f"{_RECOVERY_NS / 1e9:.0f} s after the last trouble it is {stops.state.name}: {stops}")
         return
     judge.say(2, judge.disagreement() if judge.quiet() else "")
+    if stage.exchange.corrected_unheard:
+        stage.command(CommandKind.RECONNECT, "cli")  # a broker tells of another client's corrections when asked
     _run(stage, stage.clock.now + 3_000_000_000)
     recorder = stage.services["recorder"].agent
     if recorder is not None:
