@@ -132,7 +132,9 @@ class Judge:
         client = gateway.doors[door].client
         known = gateway.exchange.find(order.order_id, client)
         if known is not None and not known.working and door != BRIDGE:
-            known = None  # told a number that is too low: the broker refuses the order, and it follows with a higher one
+            known = (
+                None  # told a number that is too low: the broker refuses the order, and it follows with a higher one
+            )
         qty = order.qty if known is None else order.qty - known.filled
         if known is not None and known.wire.order_ref != order.order_ref:
             self.say(3, f"order id {order.order_id} is used twice: {known.wire.order_ref} and {order.order_ref}")
