@@ -34,7 +34,7 @@ class Cells:
         self.positions = self._position_cell.value
         self.broker = self._broker_cell.value[0]
         self.stop = self._stop_cell.value[0]
-        self._stop_flags: tuple[int, int] = (-1, -1)
+        self._stop_flags: tuple[int, int, int] = (-1, -1, -1)
         a, b = self.account, self.broker
         a["ready"] = a["matches"] = 0
         a["net_liquidation_usd"] = a["cash_usd"] = a["buying_power_usd"] = math.nan
@@ -133,16 +133,17 @@ class Cells:
     def order_event(self) -> None:
         self.broker["order_events"] += 1
 
-    def block(self, reasons: int, now_ns: int) -> bool:
-        """Publish the derived block; True if it changed."""
+    def block(self, reasons: int, now_ns: int, symbols: int = 0) -> bool:
+        """Publish the derived block, of all symbols for ``reasons``, of some for stale data; True if it changed."""
         s = self.stop
-        flags = (reasons, int(s["kill"]))
+        flags = (reasons, symbols, int(s["kill"]))
         if flags == self._stop_flags:
             return False
         self._stop_flags = flags
         if bool(s["block"]) != bool(reasons) and not s["kill"]:
             s["since_ns"] = now_ns
-        s["block"], s["block_reasons"] = bool(reasons), reasons
+        s["block"], s["block_reasons"] = bool(reasons), reasons | bool(symbols) << BlockReason.STALE_DATA
+        s["symbol_block"] = symbols
         self._stop_cell.publish()
         return True
 

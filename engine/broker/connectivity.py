@@ -18,6 +18,9 @@ from engine.domain.codes import LinkState
 PROBE_GIVE_UP_NS = 3_000_000_000
 """A probe that the gateway ignored (it answers at most one a second) is asked again after this."""
 
+UNANSWERED_NS = 500_000_000
+"""The round trip that the guardrails call too slow."""
+
 
 @dataclass(slots=True)
 class Connectivity:
@@ -32,6 +35,8 @@ class Connectivity:
     attempts: int = 0
     probe_sent_ns: int = 0
     last_probe_ns: int = 0
+    heard_ns: int = 0
+    """When the connection's last message came."""
     farms_down: set[str] = field(default_factory=set)
 
     def due(self, now_ns: int) -> bool:
@@ -103,6 +108,11 @@ class Connectivity:
         rtt = max(0, t_ns - self.probe_sent_ns)
         self.probe_sent_ns = 0
         return rtt
+
+    def unanswered(self, now_ns: int) -> bool:
+        """Asked for the time a while ago and heard nothing at all since: entries had better wait."""
+        waited_ns = now_ns - self.probe_sent_ns
+        return self.session and 0 < self.heard_ns < self.probe_sent_ns and waited_ns > UNANSWERED_NS
 
     def mute(self, now_ns: int, last_message_ns: int) -> bool:
         """Is the connection dead although its socket is open: asked since, and silent for ``mute_ns``?"""

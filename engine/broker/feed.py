@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +17,14 @@ from engine.broker.contracts import ContractBook
 from engine.broker.governor import Governor, Priority
 from engine.broker.link import BrokerLink, Line
 from engine.broker.news import ErrorNews
+from engine.broker.pulse import SUSPECT_NS, Pulse
 from engine.domain.codes import SymbolStatus, TickKind
 from engine.domain.instruments import Instrument
 from shm.layouts import TICK
 
-QUIET_NS = 30_000_000_000
-"""A symbol in session without any tick for this long is asked for anew."""
-SUSPECT_NS = 10_000_000_000
-"""The same after a farm or the broker's link came back: feeds may have died silently."""
 RETRY_NS = 60_000_000_000
+COMPETING_NS = 15_000_000_000
+"""After 10197: the other session may have ended."""
 HALT_RETRY_NS = 10_000_000_000
 UNFIT_NS = 2_000_000_000
 """A book that is invalid for this long although its feed ticks is asked for anew."""
@@ -45,6 +44,7 @@ class SymbolFeed:
     halted: bool = False
     session: int = -1
     retry_ns: int = 0
+    pulse: Pulse = field(default_factory=Pulse)
     unfit_ns: int = 0
     """Since when its book has been invalid."""
 
@@ -74,6 +74,9 @@ class Feed:
         self.suspect_since_ns = 0
         self.resyncs = 0
         self.generation = 0
+        self.doubtful = 0
+        """Mask of symbols whose data may be dead: no entries in them until they have proved to live."""
+        self._looked_ns = 0
 
     def _emit(self, symbol: int, kind: TickKind, now_ns: int, op: int = 0) -> None:
         self._tick[0] = (0, now_ns, now_ns, symbol, int(kind), 0, op, 0, 0, math.nan, math.nan, 0, 0, 0)
@@ -114,6 +117,8 @@ class Feed:
         """Cancel and ask again."""
         feed = self.symbols[symbol]
         feed.asked_ns = now_ns
+        feed.pulse.renew(now_ns)
+        self.doubtful |= 1 << symbol
         self.resyncs += 1
         generation = self.generation
         for line in lines or feed.wanted:
@@ -151,14 +156,30 @@ class Feed:
         self.renew(symbol, now_ns, (Line.DEPTH,))
         return True
 
+    def doubt(self, now_ns: int, symbols: int = -1) -> None:
+        """Somebody says that data are dead, or have been: whoever ticks again is taken out of the doubt."""
+        for symbol, feed in enumerate(self.symbols):
+            if symbols >> symbol & 1 and feed.running:
+                feed.pulse.doubt(now_ns)
+                self.doubtful |= 1 << symbol
+
     def suspect(self, now_ns: int) -> None:
         """Data may have died although nobody says so: renew what does not tick soon."""
         self.suspect_since_ns = now_ns
+        self.doubt(now_ns)
 
     @property
     def requested(self) -> bool:
         """Has every wanted line been asked for?"""
         return all(f.running or f.retry_ns for f in self.symbols) and not self._governor.waiting
+
+    def still_doubtful(self) -> int:
+        """``doubtful`` without those that have ticked since."""
+        for symbol, feed in enumerate(self.symbols) if self.doubtful else ():
+            if self.doubtful >> symbol & 1:
+                feed.pulse.heard(int(self.last_tick_ns[symbol]))
+                self.doubtful &= ~(int(not feed.pulse.doubt_ns) << symbol)
+        return self.doubtful
 
     # What arrives.
 
@@ -190,7 +211,8 @@ class Feed:
             self._emit(symbol, TickKind.DEPTH_RESET, now_ns)
             self.halt(symbol, True, now_ns)
             return f"{line.name.lower()} is halted"
-        feed.retry_ns = now_ns + RETRY_NS
+        feed.retry_ns = now_ns + (COMPETING_NS if news.code == 10197 else RETRY_NS)
+        self.doubt(now_ns, 1 << symbol)
         if line == Line.DEPTH:
             self._emit(symbol, TickKind.DEPTH_RESET, now_ns)
             self.status(symbol, SymbolStatus.UNSUBSCRIBED, now_ns)
@@ -202,11 +224,9 @@ class Feed:
     def watch(self, now_ns: int, wall_ns: int) -> list[int]:
         """Once a second: sessions, first ticks, silence. Returns symbols that were asked for anew."""
         renewed = []
-        limit_ns = QUIET_NS
-        if self.suspect_since_ns:
-            limit_ns = SUSPECT_NS
-            if now_ns - self.suspect_since_ns > 3 * SUSPECT_NS:
-                self.suspect_since_ns = 0
+        looked_ns, self._looked_ns = self._looked_ns, now_ns
+        if self.suspect_since_ns and now_ns - self.suspect_since_ns > 3 * SUSPECT_NS:
+            self.suspect_since_ns = 0
         for symbol, feed in enumerate(self.symbols):
             open_now = int(self._contracts.session_open(symbol, wall_ns))
             if open_now != feed.session:
@@ -223,8 +243,16 @@ class Feed:
             if not feed.live and last > feed.asked_ns:
                 feed.live = True
                 self.status(symbol, SymbolStatus.LIVE, now_ns)
-            since = max(last, feed.asked_ns, self.suspect_since_ns)
-            if open_now and not feed.halted and not feed.retry_ns and now_ns - since > limit_ns:
-                self.renew(symbol, now_ns)
-                renewed.append(symbol)
+            if not open_now or feed.halted or feed.retry_ns:
+                continue
+            pulse = feed.pulse
+            if not pulse.doubt_ns and 0 < now_ns - looked_ns < 2_000_000_000:
+                pulse.looked(last > looked_ns)
+            limit_ns = min(pulse.limit_ns, SUSPECT_NS) if self.suspect_since_ns else pulse.limit_ns
+            silent_ns = now_ns - max(last, feed.asked_ns, self.suspect_since_ns)
+            if silent_ns > limit_ns:
+                self.doubt(now_ns, 1 << symbol)
+                if pulse.may_renew(now_ns):
+                    self.renew(symbol, now_ns)
+                    renewed.append(symbol)
         return renewed

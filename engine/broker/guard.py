@@ -6,6 +6,7 @@ Entries go at once when the lease expires or the strategy falls silent; without 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -37,6 +38,7 @@ from engine.risk.accounting import Accounts
 from engine.runtime.context import Context
 from shm.layouts import INTENT
 
+_LINK_GONE = (LinkState.DOWN, LinkState.CONNECTING, LinkState.BROKER_LOST)
 _NOT_RUNNING = (ServiceState.DOWN, ServiceState.CLOSING, ServiceState.STOPPED)
 _BROKER_VIEW = ("snapshot_id", "snapshot_begin_ns", "snapshot_end_ns", "snapshot_events", "snapshot_open_orders",
                 "snapshot_positions", "order_events", "last_close_sent_ns")  # fmt: skip
@@ -69,7 +71,10 @@ class Guard:
         self._lease = Lease(int(config.guardrails.watchdog_gone_s * 1e9))
         self._lease_valid = False
         self._full_scope = (1 << len(context.instruments)) - 1
+        self._said = -1
         self.started = False
+        self.doubtful: Callable[[], int] = lambda: 0
+        """Mask of symbols whose data may be dead."""
         self.deadman = DeadMan(
             register, accounts, self._close_one, self._cancel_everything, session.snapshot, self._remaining
         )
@@ -79,7 +84,7 @@ class Guard:
         books, state = self._books, self._conn.state
         mask = 0
         for reason, holds in (
-            (BlockReason.LINK_DOWN, state in (LinkState.DOWN, LinkState.CONNECTING, LinkState.BROKER_LOST)),
+            (BlockReason.LINK_DOWN, state in _LINK_GONE or self._conn.unanswered(now_ns)),
             (BlockReason.RECONCILIATION_OPEN, not books.reconciled),
             (BlockReason.LEASE_EXPIRED, not self._lease_valid),
             (BlockReason.ACCOUNT_MISMATCH, self._conn.session and not books.account_ok),
@@ -88,8 +93,9 @@ class Guard:
             (BlockReason.POSITION_MISMATCH, books.mismatch),
         ):
             mask |= int(holds) << int(reason)
-        former = int(self._cells.stop["block_reasons"])
-        if self._cells.block(mask, now_ns) and mask != former:
+        former = self._said
+        self._said = mask
+        if self._cells.block(mask, now_ns, self.doubtful()) and mask != former:
             text = (
                 f"entries blocked by the bridge: {reason_words(mask)}" if mask else "the bridge blocks nothing any more"
             )

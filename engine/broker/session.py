@@ -339,6 +339,7 @@ class Session:
                 self._tell_connectivity(code, f"{code} {news.text} (id {news.ref})", Severity.P2)
         elif code == 1100:
             self.conn.broker_lost(now_ns)
+            self._feed.doubt(now_ns)
             self._books.reconciled = False
             self._books.reading = None
             self._tell_connectivity(code, news.text, Severity.P2)
@@ -356,6 +357,8 @@ class Session:
             known = farm in self.conn.farms_down
             if code in _FARM_DOWN:
                 self.conn.farms_down.add(farm)
+                if code == 2103:
+                    self._feed.doubt(now_ns)
             else:
                 self.conn.farms_down.discard(farm)
                 if known and code == 2104:

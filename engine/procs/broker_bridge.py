@@ -120,6 +120,7 @@ class BrokerBridge:
             context, self.gate, self.register, self.accounts, self.books, self.cells, self.conn, self.desk,
             self.commands, self.session,
         )  # fmt: skip
+        self.guard.doubtful = self.feed.still_doubtful
         self._teller = Teller(context.events, self.counters, context.instruments, self.books)
         self._order_rings = [context.ring_reader(name, 256) for name in topology.ORDER_RINGS]
         self.orders_of_algo = self._order_rings[topology.ORDER_RINGS.index("orders.algo")]
@@ -207,6 +208,7 @@ class BrokerBridge:
         return work
 
     def housekeeping(self, now_ns: int) -> None:
+        self.conn.heard_ns = self.link.last_message_ns
         self.session.connect_if_due(now_ns)
         self.session.probe_if_due(now_ns)
         self.session.read_books(now_ns)

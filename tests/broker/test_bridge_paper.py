@@ -470,6 +470,16 @@ def test_false_cancel_error_leaves_the_order_working(rig: Rig, market: PaperThre
     assert rig.positions.read(1)["working_buy_qty"] == 10.0
 
 
+def test_broken_farm_stops_entries_until_each_symbol_ticks_again(own: Rig, paper: PaperThread) -> None:
+    rig = own
+    paper.fault("2103")
+    rig.until(lambda: int(rig.stop_bridge.read()["symbol_block"]) & 0b1111 == 0b1111, what="every symbol blocked")
+    entry = rig.order(0, 1)
+    assert rig.until(lambda: rig.refusal(entry))["code"] == Refusal.BLOCKED
+    paper.fault("2104")
+    rig.until(lambda: not rig.stop_bridge.read()["symbol_block"], 20.0, "ticks")
+
+
 def test_depth_reset_voids_the_book_in_the_order_of_the_stream(rig: Rig, market: PaperThread) -> None:
     reader = rig.algo.ring_reader("ticks", batch=8192)
     reader.skip_to_end()
