@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 ETH_P_IP = 0x0800
 _SO_TIMESTAMPNS = 35
-_OUTGOING = 4
+_TO_US = 0
 PLACE_ORDER = b"3"
 
 
@@ -74,8 +74,8 @@ class WireTap:
                 data, ancillary, _, address = self._socket.recvmsg(65_600, 256)
             except TimeoutError:
                 continue
-            if len(address) > 2 and address[2] != _OUTGOING:
-                continue  # on loopback every packet is seen twice
+            if address[2] != _TO_US:
+                continue  # on loopback a packet can be seen twice
             head = (data[0] & 15) * 4
             if len(data) < head + 20 or data[9] != socket.IPPROTO_TCP:
                 continue

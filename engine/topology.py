@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from engine.domain.codes import Refusal
 from engine.domain.instruments import MAX_SYMBOLS
 from shm import layouts
 from shm.cell import cell_spec
@@ -74,6 +75,9 @@ class Cell:
 BRIDGE, ML, ALGO, WATCHDOG = "broker-bridge", "ml-service", "algo", "watchdog"
 RECORDER, COCKPIT, PAPER = "recorder", "cockpit", "paper-gateway"
 
+REFUSED = tuple(f"refused:{r.name.lower()}" for r in Refusal if r != Refusal.NONE)
+"""One counter for each reason of the gate: a metric with the reason as its label."""
+
 SERVICES: tuple[Service, ...] = (
     Service(RECORDER, "journal, tick store, alerts", hot=False, beat_s=5.0, sleep_ms=20.0,
             counters=("ticks_written", "events_written", "bytes_written", "gaps", "alerts_sent", "sync_errors")),
@@ -83,7 +87,7 @@ SERVICES: tuple[Service, ...] = (
             counters=("clients", "messages_out", "messages_in", "fills")),
     Service(BRIDGE, "the trading connection: market data in, gate, orders out", hot=True, polls=True,
             after=(RECORDER, WATCHDOG, PAPER),
-            counters=("ticks", "bad_frames", "orders_sent", "orders_refused", "cancels_sent", "executions", "reconnects", "resyncs"),
+            counters=("ticks", "bad_frames", "orders_sent", "orders_refused", "cancels_sent", "executions", "reconnects", "resyncs", *REFUSED),
             histograms=("socket_to_decoded_ns", "intent_to_gate_ns", "gate_ns", "gate_to_wire_ns", "tick_to_order_ns",
                         "order_to_ack_ns", "order_to_fill_ns", "rtt_ns")),
     Service(ML, "books, features, regime filter, fair value", hot=True, after=(BRIDGE,), sleep_ms=5.0,

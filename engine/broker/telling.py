@@ -48,6 +48,7 @@ class Teller:
             )  # fmt: skip
         if v.refusal != Refusal.NONE:
             self._counters.add("orders_refused")
+            self._counters.add(f"refused:{Refusal(v.refusal).name.lower()}")
             text = v.text or refusal_text(v.refusal, self._name(symbol), v.value, v.limit)
             self._events.emit(
                 EventKind.REFUSED, int(v.refusal), symbol=symbol, severity=Severity.ROUTINE, source=source,

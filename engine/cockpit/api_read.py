@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from aiohttp import web
 
+from engine.cockpit.errors import FieldError, Problem, invalid
 from engine.cockpit.guard import caller_of
 from engine.cockpit.openapi import document
 from engine.cockpit.parts import Parts, page, reply
 from engine.cockpit.versions import model_versions
+from engine.store.incident import Incident, as_dict, incidents, report
+from engine.store.incident_text import as_text
+from engine.store.journal import journal_path
+from engine.store.journal_read import JournalReader
+
+
+def _report(path: Path, number: int) -> Incident | None:
+    """0 means the newest; None if there is none, or no journal yet."""
+    if not path.exists():
+        return None
+    with JournalReader(path) as journal:
+        known = [] if number else incidents(journal)
+        if not number and not known:
+            return None
+        return report(journal, number or int(known[-1]["id"]))
 
 
 class Reading:
@@ -29,6 +46,7 @@ class Reading:
             get("/api/book/{symbol}", self.book),
             get("/api/audit", self.audit),
             get("/api/alerts", self.alerts),
+            get("/api/incident/{id}", self.incident),
             get("/api/history", self.get_history),
             get("/api/models", self.models),
             get("/api/session", self.session),
@@ -79,6 +97,20 @@ class Reading:
         self.parts.tail.drain()
         since, limit = page(request)
         return reply({"alerts": [a for a in reversed(self.parts.tail.alerts) if a["id"] > since][:limit]})
+
+    async def incident(self, request: web.Request) -> web.Response:
+        """Report of one incident, or of the newest (``latest``); ``?text`` for people."""
+        caller_of(request, "read")
+        word = request.match_info["id"]
+        if word != "latest" and not (word.isdigit() and len(word) <= 19):
+            raise invalid(FieldError("id", f"{word!r} is neither a number nor latest"))
+        config = self.parts.ctx.config
+        found = await asyncio.to_thread(_report, journal_path(config.state_dir), 0 if word == "latest" else int(word))
+        if found is None:
+            raise Problem(404, f"no incident {word}: `l2dash incident` lists them")
+        if "text" in request.query:
+            return web.Response(text=as_text(found), headers={"Cache-Control": "no-store"})
+        return reply(as_dict(found))
 
     async def get_history(self, request: web.Request) -> web.Response:
         caller_of(request, "read")

@@ -113,7 +113,7 @@ class Stops:
         if not view.stops().kill:
             return ["KILL is not latched: nothing to reset"]
         recovery, reasons = view.recovery(), []
-        if view.flattening():
+        if view.flattening() and not excuse:  # an excuse of what can't be closed ends it: for the watchdog to judge
             reasons.append(f"flatten is running: {view.flatten()['state']}")
         if recovery["flat_since"] is None and not excuse:
             held = [p["symbol"] for p in view.positions() if p["qty"]]

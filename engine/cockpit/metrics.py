@@ -146,9 +146,13 @@ class Collector:
 
     def _counters(self) -> Iterator[Metric]:
         families: dict[str, Any] = {}
+        refused = CounterMetricFamily("l2dash_gate_refusals", "Orders refused by the gate", labels=["reason"])
         for service in self._services.services:
             counters = self._services.counters[service.name]
             for name in service.counters:
+                if name.startswith("refused:"):
+                    refused.add_metric([name.partition(":")[2]], counters.get(name))
+                    continue
                 gauge = name == "clients"
                 family = families.setdefault(
                     name,
@@ -175,6 +179,7 @@ class Collector:
                     ),
                 )
                 family.add_metric([service.name], [*buckets, ("+Inf", total)], float((counts * self._mids).sum()))
+        yield refused
         yield from families.values()
 
 

@@ -111,6 +111,11 @@ def document(config: Config) -> dict[str, Any]:
             {"name": "symbol", "in": "path", "required": True, "schema": _TEXT},
         ),
         "/api/audit": _get("Operator actions, newest first", _answer("audit"), _SINCE, _LIMIT),
+        "/api/incident/{id}": _get(
+            "Report of an incident: what tripped, every closing order, times, what is left. `latest` is the newest",
+            _answer("the report; with ?text as plain text"),
+            {"name": "id", "in": "path", "required": True, "schema": _TEXT},
+        ),
         "/api/alerts": _get("Alerts, newest first", _answer("alerts"), _SINCE, _LIMIT),
         "/api/history": _get("Equity curve and regimes of the last hours", _answer("columns")),
         "/api/models": _get("Model versions with their scores, newest first", _answer("models")),

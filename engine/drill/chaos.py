@@ -28,8 +28,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "guardrails": {"cooling_s": 0.5},
 }
 """As shipped but for warm-up and cooling: the strategy trades all the time."""
-BACK_S = 60.0
+BACK_S = 90.0
 AGREE_S = 30.0
+PATIENCE_S = 25.0
+"""What is not back by then has been given up by the supervisor (three deaths in a minute): an operator starts it."""
 
 
 @dataclass(slots=True)
@@ -177,11 +179,11 @@ class Chaos:
         """Every service READY; what the supervisor has given up on is started as an operator would."""
         s = self._s
         deadline = time.monotonic() + BACK_S
-        asked = 0.0
+        asked = time.monotonic()
         while not s.watch.until(s.watch.all_ready, 1.0):
             if time.monotonic() > deadline:
                 raise Unexpected(f"not every service READY within {BACK_S:g} s: {s.watch.not_ready()}; {s.seen()}")
-            if time.monotonic() - asked > 8.0:
+            if time.monotonic() - asked > PATIENCE_S:
                 asked = time.monotonic()
                 self._start(s.watch.not_ready())
 

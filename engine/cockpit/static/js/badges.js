@@ -31,7 +31,7 @@ export const Badges = () => {
       <header><h3>${b.name}</h3><span class="word"><i aria-hidden="true">${SIGN[state] ?? "?"}</i>${state}</span></header>
       <div class="figures"><b>${value}</b>${limit ? html`<span>/ ${limit}</span>` : ""}</div>
       <div class="bar"><i style=${{ width: `${share * 100}%` }}></i></div>
-      <div class="why"><p>${acted ? html`<b class="did">${b.does}</b> · ` : ""}${reason || "–"}</p><time title="in this state for">${age(since(b.since, now))}</time></div></article>`;
+      <div class="why"><p>${acted ? html`<b class="did">${b.does}</b> · ` : ""}${reason || "–"}${b.name === "KILL" && state !== "OK" ? html` <a href="/api/incident/latest?text" target="_blank" rel="noopener">report</a>` : ""}</p><time title="in this state for">${age(since(b.since, now))}</time></div></article>`;
   })}</section>`;
 };
 
