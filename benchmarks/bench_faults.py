@@ -72,6 +72,7 @@ _SPECIAL: dict[str, tuple[Case, ...]] = {
     "drop_status": (Case("drop_status", {"count": 10}),),
     "late_status": (Case("late_status", {"count": 10, "ms": 400}),),
     "duplicate_status": (Case("duplicate_status", {"count": 10}),),
+    "manual_order": (Case("manual_order", {"symbol": "MSFT"}),),
     "zero_perm_id": (Case("zero_perm_id", {"count": 10}),),
 }  # fmt: skip
 QUICK = ("disconnect", "half_open", "link_flap", "error", "lose_order", "fill_during_disconnect", "fill_on_cancel",

@@ -14,12 +14,13 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 _WITHOUT_PREFIX = ("tick_to_order", "tick_path")
 
 
-@click.command()
+@click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--smoke", is_flag=True, help="a short run, to see that it works")
 @click.argument("name", required=False)
-def bench(smoke: bool, name: str | None) -> int:
-    """Run a benchmark, or all of them; each prints its machine, its baseline and its figures."""
-    files = {p.stem.removeprefix("bench_"): p for p in BENCHMARKS.glob("bench_*.py")}
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def bench(smoke: bool, name: str | None, options: tuple[str, ...]) -> int:
+    """Run a benchmark, or all of them; each prints its machine, its baseline and its figures. OPTIONS are its own."""
+    files = {p.stem.removeprefix("bench_").replace("_", "-"): p for p in BENCHMARKS.glob("bench_*.py")}
     files |= {name.replace("_", "-"): BENCHMARKS / f"{name}.py" for name in _WITHOUT_PREFIX}
     known = sorted(files)
     if not known:
@@ -29,6 +30,6 @@ def bench(smoke: bool, name: str | None) -> int:
     code = 0
     for one in [name] if name else known:
         click.echo(f"== {one}")
-        command = [sys.executable, str(files[one]), *(["--smoke"] if smoke else [])]
+        command = [sys.executable, str(files[one]), *(["--smoke"] if smoke else []), *options]
         code = max(code, abs(subprocess.run(command, check=False).returncode))
     return min(code, 1)
