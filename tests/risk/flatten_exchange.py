@@ -17,6 +17,7 @@ class Order:
     remaining: float
     cancel_pending: bool = False
     undecided: int = 1  # ticks until the bridge has seen it
+    closes: bool = True  # else an entry from before: what that does is not the flatten's doing
 
 
 @dataclass(slots=True)
@@ -26,6 +27,7 @@ class Exchange:
     seed: int
     qty: list[float]
     reject_share: float = 0.0
+    rejects_until_ns: int = 1 << 62
     fill_share: float = 0.5
     halted: int = 0
     orders: list[Order] = field(default_factory=list)
@@ -69,7 +71,7 @@ class Exchange:
         for order in list(self.orders):
             if order.undecided:
                 order.undecided = max(0, order.undecided - 1)
-                if not order.undecided and rnd.random() < self.reject_share:
+                if not order.undecided and now_ns < self.rejects_until_ns and rnd.random() < self.reject_share:
                     self.orders.remove(order)
                     self.rejected |= 1 << order.symbol
                     self.events += 1
@@ -81,7 +83,7 @@ class Exchange:
                 sign = math.copysign(1.0, order.signed)
                 before = self.qty[order.symbol]
                 self.qty[order.symbol] = before + sign * size
-                if before and self.qty[order.symbol] * before < 0:
+                if order.closes and before and self.qty[order.symbol] * before < 0:
                     self.over_closed.append(f"position {before} crossed zero to {self.qty[order.symbol]}")
                 order.remaining -= size
                 self.events += 1
@@ -116,4 +118,4 @@ class Exchange:
 
 def entry(symbol: int, side: Side, qty: float) -> Order:
     """An order that works when the flatten begins."""
-    return Order(symbol, int(side) * qty, qty, undecided=0)
+    return Order(symbol, int(side) * qty, qty, undecided=0, closes=False)
