@@ -291,8 +291,8 @@ class Judge:
 
     # The end.
 
-    def journal(self, orders_too: bool) -> None:
-        """6 and 10: what the journal says when everything has been written."""
+    def journal(self, complete: bool) -> None:
+        """6 and 10: what the journal says when everything has been written. ``complete``: nothing is on its way."""
         state_dir = self._context.state_dir
         with sqlite3.connect(f"file:{journal_path(state_dir)}?mode=ro", uri=True) as db:
             db.row_factory = sqlite3.Row
@@ -304,12 +304,14 @@ class Judge:
                     revisions[r["exec_base"]] = r["revision"]
                     ours[r["exec_base"]] = (r["side"] * r["qty"], r["price"])
             theirs = {base: (e.side * e.qty, e.price) for base, e in self.gateway.exchange.fills().items()}
+            if not complete:
+                theirs = {base: theirs[base] for base in theirs if base in ours}
             self.say(6, rules.same_fills(ours, theirs))
             results = {r[0] for r in db.execute("SELECT ref_id FROM audit WHERE row = 'RESULT'")}
             lost = [i for i in self.acked if i not in results]
             if lost:
                 self.say(10, f"{self.asked[lost[0]].name} was acknowledged and the journal does not have it")
-            if orders_too:
+            if complete:
                 self._orders([dict(r) for r in db.execute("SELECT * FROM orders ORDER BY id")])
 
     def _orders(self, rows: list[dict[str, object]]) -> None:

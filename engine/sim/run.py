@@ -165,10 +165,13 @@ def _rest(stage: Stage, ask: Ask) -> None:
     if stage.exchange.corrected_unheard:
         stage.command(CommandKind.RECONNECT, "cli")  # a broker tells of another client's corrections when asked
     _run(stage, stage.clock.now + 3_000_000_000)
+    deadline = stage.clock.now + _CALM_NS
+    while not judge.broken and not judge.quiet() and stage.clock.now < deadline:  # the last execution is on its way
+        _run(stage, stage.clock.now + 10_000_000)
     recorder = stage.services["recorder"].agent
     if recorder is not None:
         recorder.on_close(stage.clock.now)
-        judge.journal(orders_too=judge.quiet())
+        judge.journal(complete=judge.quiet())
 
 
 def _end_troubles(stage: Stage) -> None:

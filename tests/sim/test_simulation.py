@@ -48,7 +48,7 @@ def test_a_hundred_thousand_events_with_two_hundred_faults_break_no_invariant() 
 
 @pytest.mark.stress
 def test_a_million_events_with_two_thousand_faults_break_no_invariant() -> None:
-    asks = [Ask(seed=seed, hours=0.08, per_hour=3700.0, messages_per_s=220.0) for seed in range(10, 18)]
+    asks = [Ask(seed=seed, hours=0.05, per_hour=6200.0, messages_per_s=240.0) for seed in range(10, 18)]
     with multiprocessing.get_context("spawn").Pool(2, logging.disable, (logging.WARNING,)) as pool:
         outcomes = pool.map(simulate, asks, 1)
     for outcome in outcomes:
@@ -75,6 +75,30 @@ def test_a_cancel_that_waited_for_a_dead_bridge_leaves_no_bridge_without_the_rig
     deeds = (
         Deed(20 * S, Kind.CRASH, "algo", 30 * S), Deed(22 * S, Kind.CRASH, "broker-bridge", 8 * S),
         Deed(25 * S, Kind.CANCEL_ALL, "cli"),
+    )  # fmt: skip
+    outcome = simulate(Ask(6, 0.012, faults="harmless", deeds=deeds, every_s=1.5))
+    assert not outcome.broken, [str(b) for b in outcome.broken]
+
+
+def test_a_bridge_that_read_before_the_watchdog_closed_gets_no_right_until_it_has_read_again() -> None:
+    """Its books still hold what is closed already: a flatten through it would open the opposite."""
+    deeds = (
+        Deed(20 * S, Kind.CRASH, "algo", 60 * S), Deed(21 * S, Kind.SLOW_API, "bridge", 25 * S, value=2.0),
+        Deed(22 * S, Kind.CRASH, "broker-bridge", 300_000_000), Deed(24_600_000_000, Kind.KILL, "cli"),
+        Deed(27_200_000_000, Kind.FLATTEN, "cli"),
+    )  # fmt: skip
+    outcome = simulate(Ask(6, 0.012, faults="harmless", deeds=deeds, every_s=1.5))
+    assert not outcome.broken, [str(b) for b in outcome.broken]
+
+
+@pytest.mark.parametrize("disk_full_s", [0, 60])
+def test_a_flatten_begun_while_the_watchdog_had_the_right_is_continued_by_the_next_watchdog(disk_full_s: int) -> None:
+    """Its closes are rejected, the bridge is back meanwhile, and the watchdog dies; also if the disk was full."""
+    deeds = (
+        Deed(20 * S, Kind.CRASH, "algo", 60 * S), Deed(22 * S, Kind.CRASH, "broker-bridge", 3 * S),
+        Deed(22_400_000_000, Kind.DISK_FULL, "", disk_full_s * S), Deed(22_500_000_000, Kind.KILL, "cli"),
+        Deed(22_500_000_001, Kind.REJECT, value=40.0), Deed(28 * S, Kind.CRASH, "watchdog", S),
+        Deed(30 * S, Kind.REJECT, value=-40.0),
     )  # fmt: skip
     outcome = simulate(Ask(6, 0.012, faults="harmless", deeds=deeds, every_s=1.5))
     assert not outcome.broken, [str(b) for b in outcome.broken]

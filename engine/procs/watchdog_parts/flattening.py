@@ -63,7 +63,7 @@ class Flattening:
         self._path = ctx.state_dir / FILE
         self._boot = latches.boot_id()
         self._written = b""
-        self.state = fl.Flatten()
+        self.state = self._published = fl.Flatten()
         self.flat_since_ns = 0
         self._next_look_ns = 0
         self.paused_for_takeover = False
@@ -73,6 +73,13 @@ class Flattening:
 
         While KILL holds (``kill_id`` not 0) a file that can't be read means: get flat. No file means that none began.
         """
+        self._load_file(now_ns, kill_id)
+        left = int(self._cell.value[0]["state"])
+        if not self.active and kill_id and left not in (FlattenState.IDLE, FlattenState.FLAT):
+            # Memory is ahead of a disk that was full.
+            self.start("continued after a restart: its file was not written", Source.WATCHDOG, now_ns)
+
+    def _load_file(self, now_ns: int, kill_id: int) -> None:
         symbols = len(self._senses.names)
         try:
             state = fl.loads(self._path.read_bytes())
@@ -129,6 +136,8 @@ class Flattening:
             return
         self._drain(now_ns)
         if self.paused_for_takeover:
+            if self.state is not self._published:  # begun while another hand acts: a successor must know of it
+                self._publish()
             return
         self._senses.refresh_market()  # a close is sized by what is known now, not a cycle ago
         self._senses.broker.refresh()
@@ -325,6 +334,7 @@ class Flattening:
         c["sent_ns"], c["flat_ns"], c["rounds"], c["remaining"] = s.sent_ns, s.flat_ns, s.rounds, s.remaining
         c["open_orders"], c["source"] = self._senses.working(), s.source
         self._cell.publish()
+        self._published = s
         data = fl.dumps(s)
         if data != self._written:
             self._written = data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,7 @@ from engine import topology
 from engine.broker.emergency import DirectFlatten, EmergencyConnection
 from engine.broker.emergency_codec import Message
 from engine.broker.emergency_link import WINDOW_NS
-from engine.domain.codes import Badge, EventKind, LinkState, Owner, ServiceState, Severity, Source
+from engine.domain.codes import Badge, CommandKind, EventKind, LinkState, Owner, ServiceState, Severity, Source
 from engine.domain.instruments import ALL_SYMBOLS
 from engine.procs.watchdog_parts.cells import Senses
 from engine.procs.watchdog_parts.flattening import Flattening
@@ -19,6 +20,7 @@ from engine.procs.watchdog_parts.stops import Stops
 from engine.risk.guardrails.lat import is_mute
 from engine.risk.ownership import BridgeFacts, Ownership, Step, step
 from engine.runtime.context import Context
+from shm.ring import RingFull
 
 POLL_NS = 10_000_000
 """How often the idle emergency connection is looked after; at every cycle while it has to act."""
@@ -28,6 +30,8 @@ SERVES_NS = 5_000_000_000
 """So long must ours have served, and the bridge's link been down, before the bridge is fenced for that alone."""
 EXIT_NS = 2_000_000_000
 """A killed process that is still there after this needs a person."""
+READ_AGAIN_NS = 500_000_000
+"""How often a bridge that is back is asked to read again what it has read before we were done."""
 
 
 class Takeover:
@@ -53,6 +57,8 @@ class Takeover:
         self._exit_alerted = False
         self._serves_since_ns = 0
         self._down_since_ns = 0
+        self._acted_ns = self._asked_ns = 0
+        """When an order of ours last did something; when the bridge was last asked to read."""
 
     def load(self, epoch: int, now_ns: int) -> None:
         """Continue after the epochs of a predecessor: from the file and from the cell, whichever is later."""
@@ -97,7 +103,7 @@ class Takeover:
         own_word = int(broker["updated_ns"]) >= int(senses.beat(topology.BRIDGE)["t_started_ns"])
         facts = BridgeFacts(
             incarnation=incarnation, alive=exists, hung=hung, leaving=bool(broker["leaving"]) and exists,
-            reconciled=own_word and bool(broker["reconciled"]) and senses.facts.link.up,
+            reconciled=own_word and bool(broker["reconciled"]) and senses.facts.link.up and self._has_read(now_ns),
             exposed=bool(senses.held()) or senses.working() > 0,
             exit_seen=not exists, flattening=self._busy(now_ns), unreachable=exists and self._unreachable(now_ns),
         )  # fmt: skip
@@ -129,6 +135,17 @@ class Takeover:
             return False
         closing = not self._hand.cancel_only and not self._hand.done
         return closing or self.connection.sent_within(now_ns, WINDOW_NS) > self._gateway.emergency_messages_per_s
+
+    def _has_read(self, now_ns: int) -> bool:
+        """Does the bridge know what we have traded? A reading that began before that may say the opposite."""
+        broker = self._senses.broker.value[0]
+        if int(broker["snapshot_begin_ns"]) > self._acted_ns:
+            return True
+        if not self._busy(now_ns) and now_ns - self._asked_ns >= READ_AGAIN_NS:
+            self._asked_ns = now_ns
+            with contextlib.suppress(RingFull):  # it does not drain: it is asked again, or found to hang
+                self._flattening.command(CommandKind.SNAPSHOT, now_ns)
+        return False
 
     def _unreachable(self, now_ns: int) -> bool:
         """Something must be closed, the bridge can't, and we can. Only under KILL: a flap alone fences nobody."""
@@ -244,6 +261,8 @@ class Takeover:
                 EventKind.ALERT, severity=Severity.P1, source=Source.WATCHDOG, text=f"FLATTEN {alert}", now_ns=now_ns
             )
         self._hand.alerts.clear()
+        if self._hand.told:
+            self._acted_ns = now_ns
         for told in self._hand.told:
             self._ctx.events.emit(
                 EventKind.ORDER_STATE, int(told.state), symbol=self._symbols.get(told.name, ALL_SYMBOLS),
@@ -260,6 +279,7 @@ class Takeover:
 
     def _hand_back(self, now_ns: int) -> None:
         self._hand = None
+        self._acted_ns = 0
         if self._canceller is not None:
             self._canceller.close()
             self._canceller = None
