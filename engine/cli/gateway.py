@@ -8,6 +8,7 @@ import json
 import signal
 import urllib.error
 import urllib.request
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,11 +141,16 @@ def _ask(control_port: int | None, path: str, body: dict[str, Any] | None = None
         ) from None
 
 
-def argument(text: str) -> tuple[str, Any]:
-    """``name=value`` with the value as number, truth value or text. Raises BadParameter."""
+def argument(text: str, texts: Collection[str] = ()) -> tuple[str, Any]:
+    """``name=value`` with the value as number, truth value or text; always as text for names in ``texts``.
+
+    Raises BadParameter.
+    """
     name, equals, raw = text.partition("=")
     if not equals or not name:
         raise click.BadParameter(f"{text!r}: expected name=value, such as symbol=AAPL or ms=500")
+    if name in texts:
+        return name, raw
     if raw in ("true", "false"):
         return name, raw == "true"
     try:
@@ -164,9 +170,13 @@ def argument(text: str) -> tuple[str, Any]:
 @control_option
 def fault(name: str, arguments: tuple[str, ...], control_port: int | None, **when: float | None) -> int:
     """Carry out a fault on a running gateway, now or by a plan. ``faults`` lists what there is."""
+    from engine.paper.faults import FAULTS
+
+    # 1101 is a text where a text is asked for.
+    texts = [n for n, a in FAULTS[name].args.items() if a.kind is str] if name in FAULTS else []
     body = {
         "fault": name,
-        "args": dict(argument(text) for text in arguments),
+        "args": dict(argument(text, texts) for text in arguments),
         "when": {key: value for key, value in when.items() if value is not None},
     }
     click.echo(_ask(control_port, "/faults", body)["result"])

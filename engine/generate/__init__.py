@@ -1,4 +1,5 @@
-"""Files derived from ``engine.topology``: systemd units, compose.yaml and docs/TOPOLOGY.md.
+"""Files derived from code: systemd units, compose.yaml and docs/TOPOLOGY.md from ``engine.topology``, and the tables of
+docs/PAPER_GATEWAY.md from the gateway.
 
 ``python -m engine.generate`` writes them; ``--check`` only compares and exits 1 naming each file that has drifted.
 """
@@ -21,6 +22,10 @@ def files() -> dict[Path, str]:
     found = {Path("systemd") / name: text for name, text in systemd().items()}
     found[Path("compose.yaml")] = compose()
     found[Path("docs/TOPOLOGY.md")] = topology_page()
+    # Imported here: units and compose.yaml are made by programs that have no need of the gateway.
+    from engine.generate.gateway_page import gateway_page
+
+    found[Path("docs/PAPER_GATEWAY.md")] = gateway_page(ROOT)
     return found
 
 
@@ -49,7 +54,7 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--check"]:
         wrong = drifted()
         for name in wrong:
-            sys.stderr.write(f"{name} has drifted from engine/topology.py: run python -m engine.generate\n")
+            sys.stderr.write(f"{name} has drifted from the code: run python -m engine.generate\n")
         return 1 if wrong else 0
     if arguments:
         sys.stderr.write("usage: python -m engine.generate [--check]\n")

@@ -323,6 +323,8 @@ async def test_the_command_line_carries_out_faults_resets_the_account_and_passes
             await until(lambda: client.errors().count(5555) == 2, "two errors")
             wrong = await cli("fault", "delay", "ms=-4")
             assert "'ms' is -4" in wrong.output
+            assert (await cli("fault", "link_flap", "then=1101", "seconds=0.05")).exit_code == 0
+            await until(lambda: client.errors().count(1101) == 1, "a text of digits")
             assert '"AAPL": 50.0' in (await cli("state")).output
             assert "250,000.00 USD" in (await cli("reset", "--equity", "250000")).output
             await client.expect_error(202, 2)
