@@ -55,6 +55,8 @@ class DirectFlatten:
         self.cancel_only = cancel_only
         self.alerts: list[str] = []
         self.closed = 0
+        self.sent_ns = 0
+        """When the first closing orders were written, all of them in one step; 0: none yet."""
         self.state = fl.start(now_ns, 0, source=Source.WATCHDOG, reason=reason, cause_ns=now_ns, now_ns=now_ns)
 
     @property
@@ -180,6 +182,7 @@ class DirectFlatten:
                 self._cancel_all(now_ns)
             elif isinstance(action, fl.Close):
                 self._close(action)
+                self.sent_ns = self.sent_ns or now_ns
             elif isinstance(action, fl.RequestSnapshot):
                 self._ask(now_ns)
             elif isinstance(action, fl.Alert):

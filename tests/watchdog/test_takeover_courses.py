@@ -79,6 +79,8 @@ def test_a_live_but_mute_bridge_is_fenced_and_its_positions_closed_over_the_emer
     assert any("has no working connection" in t for t in world.said(EventKind.ALERT))
     live(world, lambda: world.flatten.read(0)["state"] == FlattenState.FLAT, 20.0)
     assert trader.account() == (0.0, 0)
+    flatten = world.flatten.read(0)
+    assert flatten["cause_ns"] < flatten["sent_ns"] < flatten["flat_ns"], "its closes have a time too"
     assert world.agent.flattening.flat_since_ns, "the dead bridge's cells don't count any more"
 
 

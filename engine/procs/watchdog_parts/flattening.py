@@ -290,13 +290,14 @@ class Flattening:
         self._event(f"excused {self._senses.in_words(mask)}: {by}", now_ns)
         self._publish()
 
-    def finish(self, now_ns: int) -> None:
-        """Another hand (the emergency connection) has confirmed flat."""
+    def finish(self, now_ns: int, sent_ns: int) -> None:
+        """Another hand (the emergency connection) has confirmed flat; ``sent_ns``: its first closes, 0 if none."""
         self.state = replace(
             self.state,
             flatten_id=self.state.flatten_id or now_ns,
             state=int(FlattenState.FLAT),
             boot_id=self._boot,
+            sent_ns=self.state.sent_ns or sent_ns,
             flat_ns=now_ns,
             remaining=0,
         )
