@@ -1,5 +1,5 @@
-"""Files derived from code: systemd units, compose.yaml and docs/TOPOLOGY.md from ``engine.topology``, and the tables of
-docs/PAPER_GATEWAY.md from the gateway.
+"""Files derived from code: systemd units, compose.yaml and docs/TOPOLOGY.md from ``engine.topology``, the tables of
+docs/PAPER_GATEWAY.md from the gateway, and the exchange's closings from the calendar library.
 
 ``python -m engine.generate`` writes them; ``--check`` only compares and exits 1 naming each file that has drifted.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from engine.generate.calendar import calendar_module
 from engine.generate.compose import compose
 from engine.generate.page import topology_page
 from engine.generate.units import systemd, unit_name
@@ -26,6 +27,7 @@ def files() -> dict[Path, str]:
     from engine.generate.gateway_page import gateway_page
 
     found[Path("docs/PAPER_GATEWAY.md")] = gateway_page(ROOT)
+    found[Path("engine/domain/xnys.py")] = calendar_module()
     return found
 
 
