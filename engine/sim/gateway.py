@@ -24,6 +24,7 @@ from engine.runtime.clock import ManualClock
 from engine.sim.exchange import FaultyExchange
 from engine.sim.machine import NEVER, Killed
 
+LOGIN_NS = 10_000_000_000
 BRIDGE, EMERGENCY = "bridge", "emergency"
 _SPOKEN = np.zeros(256, bool)
 _SPOKEN[[int(MarketEventKind.OWN_FILL), int(MarketEventKind.OWN_DONE), int(MarketEventKind.HALT)]] = True
@@ -188,7 +189,7 @@ class FaultLink(SimLink):
         self.gateway, self.client = gateway, client
         self.kill_at_flush = 0
         self._unsent: dict[tuple[int, int], WireOrder] = {}
-        self._last_due_ns = 0
+        self._last_due_ns = self._asked_ns = 0
         gateway.doors[BRIDGE] = self
 
     @property
@@ -203,7 +204,7 @@ class FaultLink(SimLink):
             self.news.append(n.LinkDown("connection refused", refused=True))
             return
         self.trouble.half_open = False
-        self.phase = LinkPhase.CONNECTING
+        self.phase, self._asked_ns = LinkPhase.CONNECTING, now_ns
         gateway, account = self.gateway, self.exchange.account_id
 
         def login(_: int) -> list[n.News]:
@@ -242,6 +243,8 @@ class FaultLink(SimLink):
 
     def poll(self, now_ns: int) -> int:
         self.gateway.pump(now_ns)
+        if self.phase == LinkPhase.CONNECTING and now_ns - self._asked_ns > LOGIN_NS:
+            self.disconnect(f"no answer to the login within {LOGIN_NS / 1e9:g} s")
         return self._hear(now_ns)
 
     def _run(self, t_ns: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from engine.cockpit.blotter import Blotter
 from engine.cockpit.desk import Desk
 from engine.cockpit.durable import DurableLog
@@ -94,7 +96,7 @@ class CommandLine:
     def order(self, symbol: int, side: int, qty: float, limit: float) -> int:
         intent_id = self._context.ids.next(Source.CLI)
         r = self._orders.record
-        r[0] = 0
+        r.view(np.uint8)[:] = 0  # assigning 0 would write the text "0" into the key
         r["t_intent_ns"], r["intent_id"], r["symbol"] = self._context.clock.now_ns(), intent_id, symbol
         r["kind"], r["source"], r["side"] = int(IntentKind.NEW), int(Source.CLI), side
         r["order_type"] = int(OrderType.MKT if math.isnan(limit) else OrderType.LMT)

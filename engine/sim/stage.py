@@ -46,7 +46,8 @@ ACCOUNT = "DUSIM001"
 HOT_NS, WARM_NS, RISK_NS, IDLE_NS = 25_000_000, 160_000_000, 480_000_000, 4_000_000_000
 QUANTUM_HOT_NS, QUANTUM_NS, QUANTUM_IDLE_NS = 20_000_000, 200_000_000, 3_000_000_000
 """What is heard within so much time is read together, as from a socket."""
-RESTART_NS = 300_000_000
+RESTART_NS = 1_000_000_000
+"""A process takes at least so long until it does something: an interpreter starts, compiled code is loaded."""
 _ROUNDS = 16
 _ORDER = (topology.WATCHDOG, topology.BRIDGE, topology.ML, topology.ALGO, topology.RECORDER, topology.COCKPIT)
 
@@ -120,7 +121,8 @@ class CockpitAgent:
     def __init__(self, context: Context) -> None:
         self.hands = Cockpit(context)
 
-    def on_start(self, now_ns: int) -> None: ...
+    def on_start(self, now_ns: int) -> None:
+        self.hands.stream(False, False)  # nobody is armed at a cockpit that has just begun
 
     def do_work(self, now_ns: int) -> int:
         return self.hands.tail.drain()

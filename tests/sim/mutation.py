@@ -1,0 +1,254 @@
+"""Mutants: the decisions with one check taken out, and the named tests that must notice. The list comes from the code.
+
+``python tests/sim/mutation.py`` prints the table; exit 1 if a mutant survives. A new refusal, rule, block, fence or
+condition of a release gets its mutant by being written; without a test that notices, it survives.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import importlib
+import inspect
+import io
+import textwrap
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).resolve().parents[1]
+Change = Callable[[ast.AST], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A function, what counts as a check in it, and the test files that know it."""
+
+    group: str
+    module: str
+    function: str
+    kind: str
+    tests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    target: Target
+    number: int
+    line: str
+
+
+RULE_TESTS = ("risk/test_guardrails.py", "sim/test_decisions.py")
+
+
+def targets() -> list[Target]:
+    """Every function that decides, with what is taken out of it."""
+    from engine.risk.guardrails.evaluate import RULES
+
+    found = [
+        Target(
+            "gate", "engine.risk.pretrade", "check", "return", ("risk_bridge/test_pretrade.py", "sim/test_decisions.py")
+        ),
+        Target("release", "engine.risk.release", "refusals", "append", ("risk/test_release.py",)),
+        Target("blocks", "engine.risk.guardrails.blocks", "blocks", "if", ("sim/test_decisions.py",)),
+        Target("blocks", "engine.risk.guardrails.blocks", "blocks", "pair", ("sim/test_decisions.py",)),
+        Target("stops", "engine.risk.stops", "effective", "if", ("sim/test_decisions.py",)),
+        Target("owner", "engine.risk.ownership", "step", "if", ("risk/test_ownership.py", "sim/test_decisions.py")),
+        Target("owner", "engine.risk.ownership", "_normal", "if", ("risk/test_ownership.py", "sim/test_decisions.py")),
+        Target("lease", "engine.broker.deadman", "Lease.judge", "if", ("sim/test_decisions.py",)),
+        Target("pace", "engine.broker.governor", "Governor.room", "if", ("sim/test_decisions.py",)),
+        Target("pace", "engine.broker.governor", "Governor.spend", "if", ("sim/test_decisions.py",)),
+    ]
+    for badge, (rule, _) in RULES.items():
+        module = importlib.import_module(rule.__module__)
+        for name, function in vars(module).items():
+            if isinstance(function, types.FunctionType) and function.__module__ == module.__name__:
+                found.append(Target(f"rule {badge.name}", module.__name__, name, "breach", RULE_TESTS))
+    return found
+
+
+def _resolve(target: Target) -> Any:
+    found: Any = importlib.import_module(target.module)
+    for name in target.function.split("."):
+        found = getattr(found, name)
+    return getattr(found, "py_func", found)
+
+
+def _tree(target: Target) -> ast.Module:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(_resolve(target))))
+    tree.body[0].decorator_list = []  # type: ignore[attr-defined]
+    return tree
+
+
+def _checks(tree: ast.Module, kind: str) -> list[tuple[ast.AST, str]]:
+    """Nodes of the tree that are checks of this kind, with the line that names them."""
+    found: list[tuple[ast.AST, str]] = []
+    for node in ast.walk(tree):
+        if kind == "return" and isinstance(node, ast.Return):
+            if not (isinstance(node.value, ast.Constant) and node.value.value == 0):
+                found.append((node, ast.unparse(node)))
+        elif kind == "if" and isinstance(node, ast.If):
+            found.append((node, "if " + ast.unparse(node.test)))
+        elif kind == "append" and isinstance(node, ast.Expr) and ".append(" in ast.unparse(node):
+            found.append((node, ast.unparse(node)))
+        elif kind == "pair" and isinstance(node, ast.Tuple) and len(node.elts) == 2:
+            if ast.unparse(node.elts[1]).startswith("BlockReason."):
+                found.append((node, ast.unparse(node)))
+        elif kind == "breach" and isinstance(node, ast.Call) and ast.unparse(node.func) == "BadgeResult":
+            words = [k for k in node.keywords if k.arg in ("breach", "block_symbols", "block_reasons")]
+            found += [(k, ast.unparse(k)) for k in words if ast.unparse(k.value) not in ("0", "Breach.NONE")]
+            found += [(a, ast.unparse(a)) for a in node.args[5:]]  # the same three, by position
+    return sorted(found, key=lambda pair: (pair[0].lineno, pair[0].col_offset))  # type: ignore[attr-defined]
+
+
+def mutants() -> list[Mutant]:
+    found = []
+    for target in targets():
+        found += [Mutant(target, n, line) for n, (_, line) in enumerate(_checks(_tree(target), target.kind))]
+    return found
+
+
+def _mutated(mutant: Mutant) -> types.FunctionType:
+    tree = _tree(mutant.target)
+    node = _checks(tree, mutant.target.kind)[mutant.number][0]
+
+    class Cut(ast.NodeTransformer):
+        def visit(self, here: ast.AST) -> Any:
+            if here is node:
+                if isinstance(here, ast.Return | ast.Expr):
+                    return ast.copy_location(ast.Pass(), here)
+                if isinstance(here, ast.If):
+                    here.test = ast.copy_location(ast.Constant(False), here.test)
+                    return self.generic_visit(here)
+                if isinstance(here, ast.Tuple):
+                    here.elts[0] = ast.copy_location(ast.Constant(False), here.elts[0])
+                    return here
+                return None if isinstance(here, ast.keyword) else ast.copy_location(ast.Constant(0), here)
+            return self.generic_visit(here)
+
+    tree = ast.fix_missing_locations(Cut().visit(tree))
+    original = _resolve(mutant.target)
+    space: dict[str, Any] = {}
+    flags = __future__annotations()
+    exec(compile(tree, f"<mutant of {mutant.target.function}>", "exec", flags), original.__globals__, space)
+    made: types.FunctionType = next(iter(space.values()))
+    return made
+
+
+def __future__annotations() -> int:
+    import __future__
+
+    return __future__.annotations.compiler_flag
+
+
+@contextlib.contextmanager
+def applied(mutant: Mutant) -> Iterator[None]:
+    """While inside, everybody who calls the function gets the mutant."""
+    made = _mutated(mutant)
+    module = importlib.import_module(mutant.target.module)
+    if mutant.target.module == "engine.risk.pretrade":
+        import numpy as np
+
+        before = module.check
+
+        def check(*arguments: Any) -> int:
+            views = [a.view(np.recarray) if a.dtype.names else a for a in arguments]
+            return int(made(*views) or 0)
+
+        check.py_func = made  # type: ignore[attr-defined]
+        module.check = check  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            module.check = before  # type: ignore[attr-defined]
+        return
+    original = _resolve(mutant.target)
+    code = original.__code__
+    original.__code__ = made.__code__
+    try:
+        yield
+    finally:
+        original.__code__ = code
+
+
+class Tests:
+    """Tests of a file as plain calls, collected once: pytest's own machinery would cost more than they do."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, list[tuple[str, Callable[[], None]]]] = {}
+
+    def pytest_collection_finish(self, session: Any) -> None:
+        from hypothesis import Phase, settings
+
+        for item in session.items:
+            values = item.callspec.params if hasattr(item, "callspec") else {}
+            if set(inspect.signature(item.obj).parameters) - set(values) and not hasattr(item.obj, "hypothesis"):
+                continue  # it needs a fixture
+            known = getattr(item.obj, "_hypothesis_internal_use_settings", None)
+            if known is not None:  # thirty examples notice a missing check, and nobody needs the smallest one
+                phases = (Phase.explicit, Phase.generate)
+                few = settings(known, max_examples=30, phases=phases, deadline=None, database=None, derandomize=True)
+                item.obj._hypothesis_internal_use_settings = few
+            file = str(Path(item.path).relative_to(TESTS))
+            self.calls.setdefault(file, []).append((item.name, functools.partial(item.obj, **values)))
+        for calls in self.calls.values():  # plain ones first: they are the quickest to notice
+            calls.sort(key=lambda c: hasattr(c[1].func, "hypothesis"))  # type: ignore[attr-defined]
+
+    def killer(self, files: tuple[str, ...]) -> str:
+        """Name of the first test that fails, "" if all pass."""
+        for file in files:
+            for name, call in self.calls[file]:
+                try:
+                    call()
+                except Exception:
+                    return f"{file.rpartition('/')[2]}::{name}"
+        return ""
+
+
+def collected(files: tuple[str, ...]) -> Tests:
+    import pytest
+
+    tests = Tests()
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        pytest.main(
+            ["--collect-only", "-q", "-p", "no:cacheprovider", *(str(TESTS / f) for f in files)], plugins=[tests]
+        )
+    missing = [f for f in files if not tests.calls.get(f)]
+    if missing:
+        raise RuntimeError(f"no tests in {', '.join(missing)}: {out.getvalue()[-1000:]}")
+    return tests
+
+
+EQUIVALENT: dict[str, str] = {
+    "if priority == Priority.URGENT": "the general formula gives the same for URGENT; the branch saves a comparison",
+}
+"""Mutants that change nothing that anybody could see, each with the reason why."""
+
+
+def main() -> int:
+    everything = mutants()
+    tests = collected(tuple(sorted({t for m in everything for t in m.target.tests})))
+    broken = tests.killer(tuple(tests.calls))
+    if broken:
+        print(f"not even the original passes: {broken}")
+        return 1
+    survived = 0
+    for mutant in everything:
+        label = f"{mutant.target.group:12} {mutant.target.function}#{mutant.number}: {mutant.line[:70]}"
+        if mutant.line in EQUIVALENT:
+            print(f"{label:100} equivalent: {EQUIVALENT[mutant.line]}")
+            continue
+        with applied(mutant):
+            name = tests.killer(mutant.target.tests)
+        survived += not name
+        print(f"{label:100} {name or 'SURVIVED'}", flush=True)
+    print(f"{len(everything)} mutants, {survived} survived")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
