@@ -2,9 +2,9 @@
 
 usage: python benchmarks/bench_paper_gateway.py [--smoke]
 
-Topology: the gateway on one core, the clients on another. Depth: two plain sockets each follow all symbols. Orders:
-interleaved with a bare echo on loopback (a blocking socket on the gateway's core that returns as many bytes as the
-acknowledgement has), so that both see the same machine; compared are medians.
+Topology: the gateway on one core, the clients on another. Depth: two plain sockets each follow all symbols. Orders: in
+turns with a bare echo on loopback (a blocking socket on the gateway's core that returns as many bytes as the
+acknowledgement has), one order and one echo each time, so that both see the same machine; compared are medians.
 """
 
 from __future__ import annotations
@@ -31,10 +31,8 @@ STOCKS = ("AAPL", "MSFT", "AMZN", "GOOGL", "NVDA", "META", "TSLA", "JPM")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def cores() -> tuple[int, int]:
-    """The gateway's core and the clients'; the same one where there is only one."""
-    mine = sorted(os.sched_getaffinity(0))
-    return mine[0], mine[-1]
+_MINE = sorted(os.sched_getaffinity(0))  # before anything is pinned
+SERVER_CORE, CLIENT_CORE = _MINE[0], _MINE[-1]
 
 
 def free_port() -> int:
@@ -53,7 +51,7 @@ class Gateway:
         command += ["--symbols", ",".join(STOCKS)]
         environment = {n: v for n, v in os.environ.items() if not n.startswith("L2DASH_")}
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
-        os.sched_setaffinity(self.process.pid, {cores()[0]})
+        os.sched_setaffinity(self.process.pid, {SERVER_CORE})
         self.usage = psutil.Process(self.process.pid)
 
     def state(self) -> dict[str, float]:
@@ -147,7 +145,7 @@ def depth(rate: float, seconds: float) -> dict[str, float]:
     # The market makes about as many depth messages as asked for; a tenth more is asked for, and counted.
     gateway = Gateway("--messages-per-s", str(rate * 1.1), "--depth-lines", "64")
     try:
-        os.sched_setaffinity(0, {cores()[1]})
+        os.sched_setaffinity(0, {CLIENT_CORE})
         clients = [Client(gateway.port, n) for n in (1, 2)]
         for client in clients:
             for number, symbol in enumerate(STOCKS):
@@ -173,7 +171,7 @@ def depth(rate: float, seconds: float) -> dict[str, float]:
         took = time.monotonic() - started
         used = sum(gateway.usage.cpu_times()[:2]) - used
         each = min(counts[n] - before[n] for n in (0, 1)) / took
-        lag = gateway.state().get("market_lag_ms", 0.0)
+        lag = gateway.state()["market_lag_ms"]
         for client in clients:
             client.socket.close()
         return {"per_client_per_s": each, "core_pct": 100 * used / took, "lag_ms": lag}
@@ -191,7 +189,7 @@ def echo_server(size: int) -> tuple[int, int]:
         port = int(listener.getsockname()[1])
         listener.close()
         return port, pid
-    os.sched_setaffinity(0, {cores()[0]})
+    os.sched_setaffinity(0, {SERVER_CORE})
     peer, _ = listener.accept()
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     answer = b"x" * size
@@ -200,12 +198,12 @@ def echo_server(size: int) -> tuple[int, int]:
     os._exit(0)
 
 
-def orders(rounds: int, per_round: int) -> dict[str, float]:
+def orders(count: int) -> dict[str, float]:
     """Median time from sending an order to its first acknowledgement, and of the bare echo, in turns."""
     gateway = Gateway("--messages-per-s", "100")
     pid = 0
     try:
-        os.sched_setaffinity(0, {cores()[1]})
+        os.sched_setaffinity(0, {CLIENT_CORE})
         client = Client(gateway.port, 1)
         client.send(*order_probe(1))
         acknowledgement = client.wait_for(b"5\0")
@@ -219,24 +217,22 @@ def orders(rounds: int, per_round: int) -> dict[str, float]:
         acks: list[float] = []
         echoes: list[float] = []
         message = order(1, 100.0)
-        for _ in range(rounds):
-            for _ in range(per_round):
-                request = order(order_id, 100.0)
-                started = time.perf_counter_ns()
-                client.socket.sendall(request)
-                client.wait_for(b"5\0")
-                acks.append(time.perf_counter_ns() - started)
-                client.wait_for(b"3\0%d\0Submitted" % order_id)
-                client.send(4, 1, order_id, "")
-                client.wait_for(b"4\0002\0%d\000202" % order_id)
-                order_id += 1
-            for _ in range(per_round):
-                started = time.perf_counter_ns()
-                echo.sendall(message)
-                got = 0
-                while got < len(acknowledgement) + 4:
-                    got += len(echo.recv(1 << 16))
-                echoes.append(time.perf_counter_ns() - started)
+        for _ in range(count):
+            request = order(order_id, 100.0)
+            started = time.perf_counter_ns()
+            client.socket.sendall(request)
+            client.wait_for(b"5\0")
+            acks.append(time.perf_counter_ns() - started)
+            client.wait_for(b"3\0%d\0Submitted" % order_id)
+            client.send(4, 1, order_id, "")
+            client.wait_for(b"4\0002\0%d\000202" % order_id)
+            order_id += 1
+            started = time.perf_counter_ns()
+            echo.sendall(message)
+            got = 0
+            while got < len(acknowledgement) + 4:
+                got += len(echo.recv(1 << 16))
+            echoes.append(time.perf_counter_ns() - started)
         echo.close()
         ack_us, echo_us = statistics.median(acks) / 1e3, statistics.median(echoes) / 1e3
         return {"ack_us": ack_us, "echo_us": echo_us, "ratio": ack_us / echo_us}
@@ -256,7 +252,7 @@ def main() -> int:
     parser.add_argument("--smoke", action="store_true")
     arguments = parser.parse_args()
     print(describe())
-    found = orders(2, 10) if arguments.smoke else orders(20, 50)
+    found = orders(20) if arguments.smoke else orders(2_000)
     print(
         f"place to acknowledgement, median: {found['ack_us']:.0f} us; bare loopback echo: {found['echo_us']:.0f} us; "
         f"ratio {found['ratio']:.2f} (asked: at most 2)"
@@ -264,7 +260,8 @@ def main() -> int:
     rate, seconds = (2_000.0, 2.0) if arguments.smoke else (20_000.0, 10.0)
     flow = depth(rate, seconds)
     print(
-        f"depth to each of two clients: {flow['per_client_per_s']:,.0f} messages/s (asked: {rate:,.0f}), "
+        f"depth to each of two clients: {flow['per_client_per_s']:,.0f} messages/s (asked: {rate:,.0f}, ratio "
+        f"{flow['per_client_per_s'] / rate:.2f}), "
         f"gateway {flow['core_pct']:.0f} % of one core, market behind by {flow['lag_ms']:.1f} ms"
     )
     return 0

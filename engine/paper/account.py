@@ -42,7 +42,7 @@ class FillResult:
     closed: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Margins:
     equity: float
     initial: float
@@ -155,9 +155,13 @@ class Account:
     ) -> Margins:
         """Margins as they would be if an order traded in full at ``price``."""
         held = self.positions[symbol].quantity if symbol in self.positions else 0.0
-        change = (abs(held + signed_quantity) - abs(held)) * price
-        gross = max(0.0, self.gross(marks) + change)
-        equity = self.equity(marks) - commission
+        gross, equity = 0.0, self.cash - commission
+        for other, position in self.positions.items():
+            if position.quantity:
+                value = position.quantity * marks[other]
+                gross += abs(value)
+                equity += value
+        gross = max(0.0, gross + (abs(held + signed_quantity) - abs(held)) * price)
         return Margins(equity, INITIAL_MARGIN * gross, MAINTENANCE_MARGIN * gross)
 
     def roll_day(self, day: str, marks: Mapping[int, float]) -> None:

@@ -31,7 +31,7 @@ TAF_PER_SHARE_SOLD = 0.000166
 TAF_MAXIMUM = 8.30
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Traded:
     """What one order has traded so far: shares, value in USD, whether it sells, shares that added liquidity, and the
     shares that the account had traded in the month before it."""

@@ -31,6 +31,7 @@ def _state(gateway: Gateway) -> dict[str, Any]:
         "connections": len(gateway.sessions),
         "link_up": gateway.link_up,
         "market_events": gateway.events,
+        "market_lag_ms": round(max(0, gateway.now_ns() - gateway.market.next_ns()) / 1e6, 3),
         "depth_messages": gateway.feed.depth.messages,
         "positions": {gateway.catalog[s].symbol: p.quantity for s, p in account.positions.items() if p.quantity},
         "working_orders": [

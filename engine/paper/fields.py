@@ -65,7 +65,11 @@ def payload(*values: object) -> bytes:
 
 def joined(texts: Iterable[str]) -> bytes:
     """``payload`` of fields that are texts already."""
-    whole = "\0".join(texts) + "\0"
+    return encoded("\0".join(texts) + "\0")
+
+
+def encoded(whole: str) -> bytes:
+    """A message of fields with their ends; characters outside ASCII are escaped."""
     if whole.isascii():
         return whole.encode("ascii")
     return "".join(c if ord(c) < 128 else f"\\u{ord(c):04x}" for c in whole).encode("ascii")

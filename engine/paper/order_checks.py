@@ -146,7 +146,7 @@ def check_margin(
     signed = request.quantity if request.action == "BUY" else -request.quantity
     if abs(held + signed) <= abs(held):
         return None
-    price = _reference_price(request.order_type, request.limit, marks[symbol])
+    price = request.limit if request.order_type in ("LMT", "STP LMT") else marks[symbol]
     after = account.margins_after(
         symbol, signed, price, marks, fixed(Traded(request.quantity, request.quantity * price))
     )

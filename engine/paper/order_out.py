@@ -8,7 +8,7 @@ from functools import lru_cache
 from engine.domain.instruments import Instrument
 from engine.paper.account import Margins
 from engine.paper.catalog import contract_fields
-from engine.paper.fields import UNSET_DOUBLE_TEXT, UNSET_INTEGER, joined, number, price, text
+from engine.paper.fields import UNSET_DOUBLE_TEXT, UNSET_INTEGER, encoded, number, price, text
 from engine.paper.orders import PaperOrder
 
 
@@ -142,47 +142,59 @@ def _end_of(version: int) -> str:
     return _run(_AFTER_COMMISSION_CURRENCY, *(value for since, values in added if version >= since for value in values))
 
 
-def open_order(order: PaperOrder, instrument: Instrument, version: int, what_if: WhatIf | None = None) -> bytes:
-    """One openOrder. With ``what_if`` it is the answer to a what-if request; commission is shown once it is known."""
-    commission = what_if.commission if what_if else order.commission
-    margins = "\0".join(what_if.fields()) if what_if else _NO_MARGINS
-    limit, aux = order.limit, order.aux
-    # Every field is a text already: this message is the first that a client hears of its order.
-    return joined(
+@lru_cache(maxsize=256)
+def _tail(
+    oca_type: int, parent: int, trail: tuple[str, str], state: tuple[str, str, str, str, str], version: int
+) -> str:
+    """Everything behind the shares allocation: a few dozen of them serve all orders of a day."""
+    what_if, status, margins, commission, currency = state
+    return "\0".join(
         (
-            "5",
-            str(order.order_id),
-            _contract_text(instrument, order.exchange),
-            order.action,
-            number(order.quantity),
-            order.order_type,
-            "0.0" if limit != limit else price(limit),
-            "0.0" if aux != aux else price(aux),
-            order.tif,
-            order.oca_group,
-            order.account,
-            order.open_close,
-            "0",  # origin
-            order.order_ref,
-            str(order.client_id),
-            str(order.perm_id),
-            "1" if order.outside_rth else "0",
-            _AFTER_OUTSIDE_RTH,
-            f"{order.perm_id}.0/{order.account}/100",  # sharesAllocation
             _BEFORE_OCA_TYPE,
-            str(order.oca_type),
+            str(oca_type),
             _BEFORE_PARENT,
-            str(order.parent_order_id),
+            str(parent),
             _BEFORE_TRAIL,
-            "" if order.trail_stop != order.trail_stop else price(order.trail_stop),
-            "" if order.trail_percent != order.trail_percent else price(order.trail_percent),
+            *trail,
             _AFTER_TRAIL,
-            "0" if what_if is None else "1",
-            "PreSubmitted" if what_if else order.status,
+            what_if,
+            status,
             margins,
-            price(commission) if commission else UNSET_DOUBLE_TEXT,
+            commission,
             _MIN_MAX_COMMISSION,
-            "USD" if commission else "",
+            currency,
             _end_of(version),
         )
+    )
+
+
+_NO_TRAIL = ("", "")
+
+
+def open_order(order: PaperOrder, instrument: Instrument, version: int, what_if: WhatIf | None = None) -> bytes:
+    """One openOrder. With ``what_if`` it is the answer to a what-if request; commission is shown once it is known."""
+    limit, aux = order.limit, order.aux
+    trail = _NO_TRAIL
+    if order.trail_stop == order.trail_stop or order.trail_percent == order.trail_percent:
+        trail = (
+            "" if order.trail_stop != order.trail_stop else price(order.trail_stop),
+            "" if order.trail_percent != order.trail_percent else price(order.trail_percent),
+        )
+    commission = what_if.commission if what_if else order.commission
+    state = (
+        "0" if what_if is None else "1",
+        "PreSubmitted" if what_if else order.status,
+        "\0".join(what_if.fields()) if what_if else _NO_MARGINS,
+        price(commission) if commission else UNSET_DOUBLE_TEXT,
+        "USD" if commission else "",
+    )
+    perm_id = order.perm_id
+    # One expression: this message is the first that a client hears of its order.
+    return encoded(
+        f"5\0{order.order_id}\0{_contract_text(instrument, order.exchange)}\0{order.action}\0{number(order.quantity)}\0"
+        f"{order.order_type}\0{'0.0' if limit != limit else price(limit)}\0{'0.0' if aux != aux else price(aux)}\0"
+        f"{order.tif}\0{order.oca_group}\0{order.account}\0{order.open_close}\0"
+        f"0\0{order.order_ref}\0{order.client_id}\0{perm_id}\0{'1' if order.outside_rth else '0'}\0"
+        f"{_AFTER_OUTSIDE_RTH}\0{perm_id}.0/{order.account}/100\0"
+        f"{_tail(order.oca_type, order.parent_order_id, trail, state, version)}\0"
     )

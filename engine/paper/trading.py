@@ -123,6 +123,7 @@ class Desk(OrderLife):
             order.place = MARKET  # for the moment between the news and its place
         self._record(order)
         self.news.order(order)
+        self._audience.flush()  # the acknowledgement: nothing that follows delays it
         self.news.status(order)
         self._audience.flush()
         self.activate(order, catch_up())

@@ -564,5 +564,5 @@ async def test_a_new_order_is_acknowledged_before_the_market_moves():
         r.market.submit = watched
         client.send(*place_fields(1))
         await client.expect(3, 2)
-        assert told == [["5\0"]]
+        assert told == [["5\0"], ["3\0"]]
         await client.close()
