@@ -55,6 +55,7 @@ class DirectFlatten:
         self.cancel_only = cancel_only
         self.alerts: list[str] = []
         self.closed = 0
+        self.began_ns = now_ns
         self.sent_ns = 0
         """When the first closing orders were written, all of them in one step; 0: none yet."""
         self.state = fl.start(now_ns, 0, source=Source.WATCHDOG, reason=reason, cause_ns=now_ns, now_ns=now_ns)

@@ -17,6 +17,7 @@ from engine import topology
 from engine.domain.codes import Badge, EventKind, FlattenState, LinkState, Owner
 from engine.drill.hands import Faults
 from engine.drill.instance import free_ports
+from engine.risk import flatten as fl
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,24 @@ def test_a_live_but_mute_bridge_is_fenced_and_its_positions_closed_over_the_emer
     flatten = world.flatten.read(0)
     assert flatten["cause_ns"] < flatten["sent_ns"] < flatten["flat_ns"], "its closes have a time too"
     assert world.agent.flattening.flat_since_ns, "the dead bridge's cells don't count any more"
+
+
+def test_a_takeover_under_kill_has_times_of_its_own_and_not_those_of_an_earlier_flatten(
+    world: World, bridge: Bridge, trader: Trader
+) -> None:
+    world.agent.flattening.state = fl.Flatten(7, FlattenState.FLAT, cause_ns=1, started_ns=1, sent_ns=2, flat_ns=3)
+    trader.buy_and_rest(20.0)
+    world.hold(0, 20.0)
+    world.run(0.3)
+    world.agent.guard.kill(1 << Badge.KILL, "broker lost", world.clock.now, awaits_link=True)
+    assert not world.agent.flattening.active
+    died_ns = world.clock.now
+    bridge.die()
+    live(world, lambda: world.flatten.read(0)["flat_ns"] > died_ns, 20.0)
+    assert trader.account() == (0.0, 0)
+    flatten = world.flatten.read(0)
+    assert flatten["flatten_id"] != 7
+    assert died_ns <= flatten["cause_ns"] <= flatten["sent_ns"] < flatten["flat_ns"]
 
 
 @pytest.mark.stress

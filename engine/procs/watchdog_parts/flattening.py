@@ -290,11 +290,18 @@ class Flattening:
         self._event(f"excused {self._senses.in_words(mask)}: {by}", now_ns)
         self._publish()
 
-    def finish(self, now_ns: int, sent_ns: int) -> None:
-        """Another hand (the emergency connection) has confirmed flat; ``sent_ns``: its first closes, 0 if none."""
+    def finish(self, now_ns: int, began_ns: int, sent_ns: int) -> None:
+        """Another hand (the emergency connection) has confirmed flat, which began and sent its first closes then.
+
+        ``sent_ns`` is 0 if there was nothing to close. A flatten of before is over: its times are not this one's.
+        """
+        if not self.state.active:
+            self.state = fl.start(
+                began_ns, len(self._senses.names), source=Source.WATCHDOG, reason="the bridge is gone under KILL",
+                cause_ns=began_ns, now_ns=began_ns, boot_id=self._boot,
+            )  # fmt: skip
         self.state = replace(
             self.state,
-            flatten_id=self.state.flatten_id or now_ns,
             state=int(FlattenState.FLAT),
             boot_id=self._boot,
             sent_ns=self.state.sent_ns or sent_ns,

@@ -272,7 +272,7 @@ class Takeover:
             )  # fmt: skip
         self._hand.told.clear()
         if self._hand.done and not was_done:
-            self._flattening.finish(now_ns, self._hand.sent_ns)
+            self._flattening.finish(now_ns, self._hand.began_ns, self._hand.sent_ns)
             self._event("flat over the emergency connection, confirmed by the broker", Severity.P1, now_ns)
         elif was_done and not self._hand.done:
             self._flattening.flat_since_ns = 0
