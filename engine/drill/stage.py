@@ -14,6 +14,9 @@ from engine.risk.latch import StopEvent
 
 DRILL = "drill"
 OPERATOR = "l2dash drill"
+READ_S = 10.0
+"""Position cells are the bridge's. One that the watchdog has stood in for reads the account anew before it gets the
+right to send back; only then do its cells know what was closed without it."""
 
 
 class Stage:
@@ -165,8 +168,8 @@ class Stage:
         flat = self.expect(
             "confirmed flat", lambda n: n.kind == EventKind.FLATTEN and n.code == FlattenState.FLAT, within_s
         )
-        if self.watch.quantities():
-            raise Unexpected(f"confirmed flat: but positions are {self.watch.quantities()}")
+        if not self.watch.until(lambda: not self.watch.quantities(), READ_S):
+            raise Unexpected(f"confirmed flat: but positions are {self.watch.quantities()} {READ_S:g} s later")
         if not self.watch.until(lambda: self.watch.blotter(self.journal_from).flat, 5.0):
             raise Unexpected(f"blotter: {self.watch.blotter(self.journal_from)}; {self.seen()}")
         self.say(f"journal: {self.watch.blotter(self.journal_from)}", "blotter")
