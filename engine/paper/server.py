@@ -42,6 +42,8 @@ STEP_NS = 4_000_000
 IDLE_NS = 50_000_000
 HEARTBEAT_NS = 20_000_000
 POLL_EVENTS = 4096
+MAX_CONNECTIONS = 200
+"""More than any program needs, fewer than the descriptors of a process."""
 
 _DEPTH, _OWN_FILL, _OWN_DONE = int(MarketEventKind.DEPTH), int(MarketEventKind.OWN_FILL), int(MarketEventKind.OWN_DONE)
 _TRADE, _QUOTE = int(MarketEventKind.TRADE), int(MarketEventKind.QUOTE)
@@ -249,8 +251,11 @@ class Gateway:
     # Sessions.
 
     def accept(self, session: Session) -> bool:
-        """A new connection; False while connections are refused."""
+        """A new connection; False while connections are refused, or if there are too many."""
         if self.now_ns() < self.refuse_until_ns:
+            return False
+        if len(self.sessions) >= MAX_CONNECTIONS:
+            log.warning("connection refused: there are %d, allowed are %d", len(self.sessions), MAX_CONNECTIONS)
             return False
         session.muted = self.mute
         self.sessions[session] = None

@@ -492,6 +492,48 @@ async def test_a_client_that_never_reads_is_dropped_and_others_go_on(monkeypatch
         await good.close()
 
 
+async def test_a_hundred_connections_of_every_kind_do_not_disturb_one_that_trades():
+    async with running() as r:
+        good = await RawClient.connect(r.port, 1)
+        silent = [await asyncio.open_connection("127.0.0.1", r.port) for _ in range(33)]
+        half = [await RawClient.connect(r.port, None) for _ in range(33)]
+        full = [await RawClient.connect(r.port, 100 + n) for n in range(34)]
+        for n, client in enumerate(full):
+            client.send(10, 5, n, *AAPL, 5, 1, "")
+        await full[0].expect(13)
+        await full[-1].expect_error(309, 33)  # each is told its own limit
+        good.send(*place_fields(1))
+        await good.expect(5)
+        await good.expect(3)
+        assert r.gateway.desk.ledger.find(1, 1).working
+        assert len(r.gateway.sessions) == 101
+        for _, writer in silent:
+            writer.close()
+        for client in half + full:
+            await client.close()
+        await until(lambda: len(r.gateway.sessions) == 1, "the others to be gone")
+        await good.sync()
+        await good.close()
+
+
+async def test_one_connection_too_many_is_closed_and_those_there_are_go_on(monkeypatch):
+    monkeypatch.setattr("engine.paper.server.MAX_CONNECTIONS", 2)
+    async with running() as r:
+        good = await RawClient.connect(r.port, 1)
+        other = await RawClient.connect(r.port, 2)
+        reader, writer = await asyncio.open_connection("127.0.0.1", r.port)
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+        await good.sync()
+        await other.close()
+        await until(lambda: len(r.gateway.sessions) == 1, "a free place")
+        third = await RawClient.connect(r.port, 3)
+        await third.sync()
+        await third.close()
+        await good.close()
+
+
 async def test_too_many_messages_are_error_100_and_then_a_disconnect():
     now = 0
     async with running(max_client_messages_per_s=50) as r:
