@@ -154,7 +154,9 @@ def settings(directory: Path, port: int) -> Any:
         "tick_to_order",
     )
     gateway = structs.replace(config.gateway, messages_per_s=1_000_000, reserved_per_s=1000)
-    return structs.replace(config, gateway=gateway, limits=structs.replace(config.limits, orders_per_s=1_000_000))
+    return structs.replace(
+        config, gateway=gateway, limits=structs.replace(config.limits, orders_per_s=1_000_000, order_efficiency=1e9)
+    )
 
 
 class Ours:

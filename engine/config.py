@@ -93,6 +93,8 @@ class Limits(Section, frozen=True):
     collar_pct: Percent = 5.0
     active_orders_per_side: Annotated[int, Meta(ge=1, le=20)] = 20
     orders_per_s: Annotated[int, Meta(ge=1, le=50)] = 20
+    order_efficiency: Positive = 20.0
+    order_efficiency_from: Count = 1_000
     duplicate_window_s: Seconds = 0.2
     repeated_executions: Count = 20
     repeated_window_s: Positive = 10.0

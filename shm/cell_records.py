@@ -117,7 +117,10 @@ BROKER = np.dtype(
         ("server_version", "<u4"),
         ("foreign_positions", "<i8"),  # positions in the account outside the configured symbols
         ("foreign_orders", "<i8"),
-        ("spare", "<i8", (4,)),
+        ("order_requests", "<i8"),  # submissions, revisions and cancels of the day
+        ("orders_executed", "<i8"),  # orders of the day that have an execution
+        ("efficiency_date", "<i8"),  # YYYYMMDD, the day that both count
+        ("spare", "<i8"),
     ]
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from engine.broker import orders as life
 from engine.broker.cells import Cells
 from engine.broker.contracts import ContractBook
+from engine.broker.efficiency import Efficiency
 from engine.broker.facts import Gatekeeper
 from engine.broker.link import BrokerLink
 from engine.broker.orders import Order
@@ -55,6 +56,11 @@ class Books:
         self._by_text = {i.symbol: i.index for i in context.instruments}
         self._by_con = {i.con_id: i.index for i in context.instruments if i.con_id}
         self.date = self._today(self._clock.now_ns())
+        limits = config.limits
+        self.efficiency = Efficiency(limits.order_efficiency, limits.order_efficiency_from)
+        if int(cells.broker["efficiency_date"]) == self.date:  # of the process before us
+            self.efficiency.requests = int(cells.broker["order_requests"])
+            self.efficiency.executed = int(cells.broker["orders_executed"])
         self.opened = False
         """The day's opening positions are known."""
         self.reconciled = False
@@ -96,6 +102,8 @@ class Books:
             self.rejected_closes |= 1 << order.symbol
         if old is not None and old.acked_ns == 0 and order.acked_ns and order.sent_ns:
             self._counters.record("order_to_ack_ns", max(0, order.acked_ns - order.sent_ns))
+        if old is not None and not old.filled and order.filled:
+            self.efficiency.executed += 1
         same = old is not None and (old.state, old.filled, old.text, old.perm_id, old.limit_price, old.qty) == (
             order.state, order.filled, order.text, order.perm_id, order.limit_price, order.qty,
         )  # fmt: skip
@@ -137,6 +145,8 @@ class Books:
 
     def publish(self, now_ns: int) -> None:
         """Cells that have changed."""
+        b, e = self.cells.broker, self.efficiency
+        b["order_requests"], b["orders_executed"], b["efficiency_date"] = e.requests, e.executed, self.date
         if self.dirty:
             self.cells.publish_positions(self.dirty, now_ns)
             self.dirty.clear()

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.broker import orders as life
+from engine.broker.efficiency import Efficiency
 from engine.broker.facts import Gatekeeper
 from engine.broker.governor import Governor, Priority
 from engine.broker.link import BrokerLink, LinkPhase, WireOrder
@@ -61,8 +62,10 @@ class Desk:
         account: str,
         now: Callable[[], int],
         changed: Callable[[Order | None, Order], None],
+        efficiency: Efficiency,
     ) -> None:
         self._link = link
+        self._efficiency = efficiency
         self._governor = governor
         self._register = register
         self._gate = gate
@@ -159,6 +162,9 @@ class Desk:
             )
             return
         reducing = bool(self._out[2])
+        if not reducing and self._efficiency.left <= len(self._entries):
+            self._refuse(verdict, Refusal.ORDER_EFFICIENCY, self._efficiency.ratio, self._efficiency.limit)
+            return
         order = self._order_of(verdict.intent, self._ids.take(), not reducing, OrderState.PENDING, now_ns)
         verdict.order, verdict.closing = order, reducing
         # From here on it counts as exposure, so that the next intent of this batch sees it.
@@ -200,7 +206,7 @@ class Desk:
     def room(self, now_ns: int) -> int:
         """Entries that could leave right now by themselves: none while anything waits, or without an order id."""
         waits = self._entries or self.verdicts or self._governor.waiting or not self._ids.ready()
-        return 0 if waits else self._governor.room(Priority.ORDER, now_ns)
+        return 0 if waits else min(self._governor.room(Priority.ORDER, now_ns), self._efficiency.left)
 
     @property
     def next_order_id(self) -> int:
@@ -216,6 +222,7 @@ class Desk:
         self._store(order)
         self._gate.passed(order.symbol, order.source, order.signed_qty, order.limit_price, reducing, t_wire_ns)
         self._governor.spend(Priority.URGENT if reducing else Priority.ORDER, t_wire_ns)
+        self._efficiency.requests += 1
         self.closes_written |= reducing
         self.verdicts.append(
             Verdict(record, order=order, gate_ns=gate_ns, gated_ns=gated_ns, closing=reducing, fused=True)
@@ -269,6 +276,7 @@ class Desk:
             self._withdraw(verdict, Refusal.NOT_CONNECTED, now_ns)
             return
         self._link.place(self._wire(order))
+        self._efficiency.requests += 1
         verdict.order = replace(order, state=OrderState.SENT, sent_ns=now_ns, changed_ns=now_ns)
         self._store(verdict.order, tell=False)
         self.closes_written |= verdict.closing
@@ -341,6 +349,7 @@ class Desk:
                 return  # ``cancel_again`` asks when it may and can
             self._link.cancel(order.order_id)
             self.cancels_written += 1
+            self._efficiency.requests += 1
             self._store(life.on_cancel_sent(order, now_ns), tell=True)
 
         return send
@@ -358,6 +367,7 @@ class Desk:
             self.cancels_written += 1
             for order in self._register.active():
                 if order.state != OrderState.PENDING:
+                    self._efficiency.requests += 1
                     self._store(life.on_cancel_sent(order, t_ns), tell=True)
 
         self._governor.submit(Priority.URGENT, send, -math.inf)
@@ -397,10 +407,13 @@ class Desk:
         priority = Priority.URGENT if self._out[2] else Priority.ORDER
         if code:
             self._refuse(verdict, Refusal(code), float(self._out[0]), float(self._out[1]))
+        elif priority == Priority.ORDER and not self._efficiency.left:
+            self._refuse(verdict, Refusal.ORDER_EFFICIENCY, self._efficiency.ratio, self._efficiency.limit)
         elif not self._governor.spend(priority, now_ns):
             self._refuse(verdict, Refusal.MESSAGE_RATE, limit=float(self._gate.account[0]["rate_per_s"]))
         else:
             self._link.place(self._wire(replace(order, qty=qty, limit_price=limit)))
+            self._efficiency.requests += 1
             self._register.alias(int(i["intent_id"]), order)
             changed = life.on_replace_sent(order, qty, limit, now_ns)
             self._store(changed)

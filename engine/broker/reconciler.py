@@ -181,6 +181,7 @@ class Reconciler(Books):
         if today == self.date:
             return False
         self.date = today
+        self.efficiency.begin_day()
         if self.opened:
             for order in self.register.by_intent.values():
                 if order.active:

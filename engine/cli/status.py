@@ -79,6 +79,7 @@ def _print(report: dict[str, Any], latency: bool) -> None:
     click.echo(f"{report['mode']}  {show.styled_state(trading['state'])}  {reasons}".rstrip())
     click.echo(
         f"broker {show.styled_state(link['link'])} {link['gateway']}  round trip {show.cell(link['rtt_ms']) or '-'} ms"
+        f"  order efficiency {link['order_efficiency']:.1f} of {link['order_efficiency_limit']:g}"
     )
     if account["equity_usd"] is not None:
         equity, day = show.cell(account["equity_usd"]), show.cell(account["day_pnl_usd"])

@@ -35,6 +35,8 @@ def connectivity(view: View) -> Json:
         "working_orders": int(b["working_orders"]),
         "unknown_orders": int(b["unknown_orders"]),
         "messages_sent": int(b["messages_sent"]),
+        "order_efficiency": round(int(b["order_requests"]) / (int(b["orders_executed"]) + 1), 2),
+        "order_efficiency_limit": view.config.limits.order_efficiency,
         "server_version": int(b["server_version"]),
         "clock_offset_ms": round(int(b["clock_offset_ns"]) / 1e6, 3),
         "foreign_positions": int(b["foreign_positions"]),

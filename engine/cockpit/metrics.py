@@ -95,6 +95,11 @@ class Collector:
             ("broker_round_trip_seconds", "Last round trip", None if link["rtt_ms"] is None else link["rtt_ms"] / 1e3),
             ("broker_working_orders", "Orders working at the broker", link["working_orders"]),
             ("broker_unknown_orders", "Orders of unknown fate", link["unknown_orders"]),
+            (
+                "order_efficiency_ratio",
+                "(Orders + changes + cancels) / (executed orders + 1) of the day",
+                link["order_efficiency"],
+            ),
             ("flatten_running", "1 while a flatten runs", float(view.flattening())),
             ("cockpit_armed", "Arm leases", view.arm()["armed"]),
         ):

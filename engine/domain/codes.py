@@ -299,6 +299,7 @@ class Refusal(IntEnum):
     ACCOUNT = 29
     RECONCILING = 30
     HALTED = 31
+    ORDER_EFFICIENCY = 32
 
 
 class Regime(IntEnum):

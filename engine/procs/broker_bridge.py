@@ -101,6 +101,7 @@ class BrokerBridge:
             gw.account,
             context.clock.now_ns,
             self.books.changed,
+            self.books.efficiency,
         )
         self.ticks = context.ring_writer("ticks")
         self.feed = Feed(

@@ -50,6 +50,8 @@ def refusal_text(code: Refusal, symbol: str, value: float, limit: float) -> str:
         Refusal.RING_FULL: "the order ring is full",
         Refusal.ACCOUNT: "the gateway's account does not fit the configured mode and account",
         Refusal.RECONCILING: "positions are being compared with the broker; orders wait until they agree",
+        Refusal.ORDER_EFFICIENCY: f"{v:.1f} orders, changes and cancels for each executed order today: at most "
+        f"{lim:g}; entries wait for executions; change orders rather than cancel them",
         Refusal.HALTED: f"{symbol} is halted; only reducing orders pass",
     }
     return texts.get(code, code.name)
