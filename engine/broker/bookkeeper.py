@@ -14,7 +14,7 @@ from engine.broker.facts import MODES
 from engine.broker.orders import Order
 from engine.broker.reconciler import Reconciler
 from engine.broker.sync import Part
-from engine.domain.codes import ExecFlag, ExecKind, IntentFlag, Mode
+from engine.domain.codes import EventKind, ExecFlag, ExecKind, IntentFlag, Mode, Severity
 from engine.domain.sessions import session_date
 from engine.risk.accounting import Applied, Fill
 from engine.runtime.ids import intent_of
@@ -160,7 +160,15 @@ class Bookkeeper(Reconciler):
         self._executions.publish_record()
 
     def commission(self, news: n.CommissionNews, now_ns: int) -> None:
-        symbol = self.accounts.commission(news.exec_id, news.commission if news.currency in ("USD", "") else 0.0)
+        ours = news.currency in ("USD", "")
+        if not ours and news.currency not in self.currencies_told:
+            self.currencies_told.add(news.currency)
+            self._events.emit(
+                EventKind.ALERT, severity=Severity.P2, value=news.commission,
+                text=f"commission of {news.commission:g} {news.currency}: only USD is supported; commissions in "
+                f"{news.currency} are missing in profit and loss",
+            )  # fmt: skip
+        symbol = self.accounts.commission(news.exec_id, news.commission if ours else 0.0)
         if symbol < 0:
             return
         fill = self.accounts.fill_of(news.exec_id)

@@ -73,6 +73,8 @@ class Books:
         self._failed = 0
         self.journal_mismatch: dict[int, reconcile.Mismatch] = {}
         self.live_mismatch: dict[int, reconcile.Mismatch] = {}
+        self.currencies_told: set[str] = set()
+        """Other currencies in which commissions came, each told once."""
         self.dirty: set[int] = set(range(len(self._instruments)))
         self.account_dirty = True
         self.save_due = False

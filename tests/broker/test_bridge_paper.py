@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from bridge_paper import PaperThread
 from bridge_rig import Rig
 
+from engine.broker.news import CommissionNews
 from engine.domain.codes import (
     BlockReason,
     CommandKind,
@@ -429,6 +431,17 @@ def test_correction_of_an_execution_replaces_it(rig: Rig, market: PaperThread) -
     assert after["executions"] == before["executions"]
     assert after["cash_flow_usd"] == pytest.approx(before["cash_flow_usd"] - 50.0)
     assert float(correction["qty"]) == 100.0
+
+
+def test_commission_in_another_currency_is_named_once_and_not_taken_for_dollars(rig: Rig) -> None:
+    rig.filled(0, 10)
+    rig.until(lambda: rig.positions.read(0)["commissions_usd"] > 0)
+    before = float(rig.positions.read(0)["commissions_usd"])
+    for fill in {bytes(f["exec_id"]).decode() for f in rig.fills}:
+        rig.bridge.session.take(CommissionNews(fill, 7777.0, "CHF", math.nan), rig.now())
+    told = rig.until(lambda: [e for e in rig.seen if b"CHF" in e["text"]])
+    assert len(told) == 1
+    assert rig.positions.read(0)["commissions_usd"] <= before
 
 
 def test_rejected_order_ends_as_rejected_with_the_brokers_words(rig: Rig, market: PaperThread) -> None:
