@@ -380,6 +380,7 @@ async def test_a_halt_ends_depth_with_316_and_sets_the_halted_tick():
 GARBAGE = [
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"IPA\0" + frame(b"v157..176"),
     b"API\0" + (2**31).to_bytes(4, "big"),
     b"API\0" + (0).to_bytes(4, "big"),
     b"API\0" + frame(b"\xff\xfe\xfd"),
