@@ -21,12 +21,12 @@ pytestmark = [
     pytest.mark.skipif(not os.environ.get("L2DASH_REAL_DATA"), reason="L2DASH_REAL_DATA names no folder"),
 ]
 OPEN = datetime(2012, 6, 21, 13, 30, tzinfo=UTC)
-HOURS = float(os.environ.get("L2DASH_REAL_HOURS", "6.45"))
+HOURS = float(os.environ.get("L2DASH_REAL_HOURS", "0.5"))
+"""6.45 is the whole day, which takes some minutes."""
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("per_hour", [0.0, 8.0])
-def test_the_amzn_day_kills_nobody(per_hour: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_amzn_day_kills_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     (path,) = Path(os.environ["L2DASH_REAL_DATA"]).glob("*AMZN*.zip")
     monkeypatch.setattr(logging.root.manager, "disable", logging.WARNING)
     config = from_mapping(
@@ -44,7 +44,7 @@ def test_the_amzn_day_kills_nobody(per_hour: float, monkeypatch: pytest.MonkeyPa
     try:
         begin_ns = stage.begin()
         stage.judge.begin(begin_ns)
-        Deeds(stage, begin_ns).schedule(harmless(1, HOURS, per_hour) if per_hour else ())
+        Deeds(stage, begin_ns).schedule(harmless(1, HOURS, 8.0))
         stage.run(begin_ns + int(HOURS * HOUR_NS))
     finally:
         stage.close()
