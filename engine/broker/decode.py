@@ -37,6 +37,8 @@ _KIND_DEPTH, _KIND_QUOTE_PRICE, _KIND_QUOTE_SIZE, _KIND_TRADE, _KIND_INDEX = 1, 
 _MAX_FIELDS = 12
 _DECLINED = -2
 _NO_INT = -9223372036854775808
+_MAX_SECONDS = 9_223_372_035
+"""More of them are not a time in ns."""
 _PRICE_TYPES = (1, 2, 4, 6, 7, 9)
 _SIZE_TYPES = (0, 3, 5, 8)
 _TEN: npt.NDArray[np.float64] = np.power(10.0, np.arange(23, dtype=np.float64))
@@ -186,9 +188,14 @@ def decode_frame(buf, start, end, lines, t_socket, ten, fields, ticks, n):  # ty
                     return _DECLINED
                 flags = 1 if smart != 0 else 0
     elif message == 99:
+        for i in (1, 2, 3, 6):  # an empty number is none here, as for the library
+            if fields[i + 1] - 1 == fields[i]:
+                return _DECLINED
         what = parse_int(buf, fields[2], fields[3] - 1)
         seconds = parse_int(buf, fields[3], fields[4] - 1)
-        if what == _NO_INT or seconds == _NO_INT or parse_int(buf, fields[6], fields[7] - 1) == _NO_INT:
+        if what == _NO_INT or seconds < -_MAX_SECONDS or seconds > _MAX_SECONDS:
+            return _DECLINED
+        if parse_int(buf, fields[6], fields[7] - 1) == _NO_INT:
             return _DECLINED
         if line != LINE_PRINTS or (what != 1 and what != 2):
             return 0

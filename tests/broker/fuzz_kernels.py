@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from engine.broker.decode import BAD, COLD, FULL, decode
+from engine.broker.decode import BAD, COLD, DONE, decode
 from engine.market.ktypes import TICKS
 from shm.jit import kernel
 
 from numba import types  # isort: skip
 
 _i8, _U1, _I1, _F1 = types.int64, types.uint8[::1], types.int64[::1], types.float64[::1]
-SEEN, CORPUS, TICKS_OUT, COLDS, BADS, FRAMES, BROKEN = range(7)
+BATCH, CORPUS, TICKS_OUT, COLDS, BADS, FRAMES, BROKEN = range(7)
 TAIL = 48
 SEEDS = 12
-"""Entries of the corpus that are well-formed."""
-SIGNATURES = 1 << 16
+"""Entries of the corpus that are well-formed; they come first."""
+EDGES = 7 * 3 * 16 * 8
+"""Message × outcome × field × looks: what there is to reach."""
+KEPT = 256
+"""Bytes of the longest message that joins the corpus."""
+
+_strtod = types.ExternalFunction("strtod", types.float64(_i8, _i8))
 
 
 @kernel(types.uint64(types.uint64[::1]))
@@ -86,49 +91,161 @@ def sound(ticks, i, symbols):  # type: ignore[no-untyped-def]
     return 1
 
 
-@kernel(_i8(_U1, _I1, _I1, _i8, _U1, _I1, _F1, _I1, TICKS, _I1, types.uint64[::1], types.uint8[::1], _I1, _i8, _i8))
+@kernel(_i8(_U1, _i8, _i8))
+def looks(buf, start, end):  # type: ignore[no-untyped-def]
+    """What a field looks like: 0 empty, 1 digits, 2 too many of them, 3 negative, 4 decimal, 5 words, 6 no text."""
+    digits = 0
+    points = 0
+    minus = 0
+    for i in range(start, end):
+        c = buf[i]
+        if 48 <= c <= 57:
+            digits += 1
+        elif c == 46:
+            points += 1
+        elif c == 45 and i == start:
+            minus = 1
+        elif c < 32 or c > 126:
+            return 6
+        else:
+            return 5
+    if digits > 15:
+        return 2
+    if minus:
+        return 3
+    if points:
+        return 4
+    return 1 if digits else 0
+
+
+@kernel(_i8(_U1, _i8, _i8, _i8, types.uint8[::1]))
+def covers(buf, start, end, outcome, seen):  # type: ignore[no-untyped-def]
+    """Mark what this message reached: message × outcome × field × looks of the field. Returns how much of it is new."""
+    first, second, third = buf[start], 0, 1
+    if start + 1 < end:
+        second = buf[start + 1]
+    if start + 2 < end:
+        third = buf[start + 2]
+    message = 0
+    if second == 0:
+        message = 1 if first == 49 else 2 if first == 50 else 0
+    elif third == 0:
+        number = (first - 48) * 10 + second - 48
+        message = 3 if number == 12 else 4 if number == 13 else 5 if number == 46 else 6 if number == 99 else 0
+    if message == 0 or message == 5:  # left alone or skipped whatever its fields say
+        edge = (message * 3 + outcome) * 128
+        new = 1 - seen[edge]
+        seen[edge] = 1
+        return new
+    new = 0
+    field = 0
+    begin = start
+    for i in range(start, end):
+        if buf[i] == 0:
+            edge = ((message * 3 + outcome) * 16 + min(field, 15)) * 8 + looks(buf, begin, i)
+            if seen[edge] == 0:
+                seen[edge] = 1
+                new += 1
+            begin = i + 1
+            field += 1
+    return new
+
+
+@kernel(_i8(TICKS, _i8, TICKS, _i8))
+def same(a, i, b, j):  # type: ignore[no-untyped-def]
+    x, y = a[i], b[j]
+    price = x.price == y.price or (x.price != x.price and y.price != y.price)
+    size = x.size == y.size or (x.size != x.size and y.size != y.size)
+    what = x.symbol == y.symbol and x.kind == y.kind and x.side == y.side and x.op == y.op and x.level == y.level
+    rest = x.flags == y.flags and x.venue == y.venue and x.t_exchange_ns == y.t_exchange_ns
+    return 1 if price and size and what and rest else 0
+
+
+@kernel(_i8(_U1, _i8, _I1, TICKS))
+def numbers(buf, body, fields, ticks):  # type: ignore[no-untyped-def]
+    """1 if price and size of the first tick are what the C library reads in the same text."""
+    t = ticks[0]
+    at = buf.ctypes.data
+    price, size = 4, 5
+    if t.kind == 1:
+        price, size = (7, 8) if buf[body + 1] == 51 else (6, 7)
+    elif t.kind == 4:
+        price, size = -1, 4
+    if price >= 0:
+        value = _strtod(at + fields[price], 0)
+        negative = value < 0.0 and (t.kind == 3 or t.kind == 6)
+        if t.price != value and not (negative and t.price != t.price):
+            return 0
+    return 1 if t.size == _strtod(at + fields[size], 0) else 0
+
+
+@kernel(
+    _i8(
+        _U1, _I1, _I1, _i8, _U1, _I1, _F1, _I1, TICKS, _I1, TICKS, _I1, types.uint64[::1], types.uint8[::1], _I1, _i8,
+        _i8,
+    )
+)  # fmt: skip
 def campaign(  # type: ignore[no-untyped-def]
-    corpus, starts, ends, count, buf, lines, ten, fields, ticks, out, seed, seen, totals, frames, symbols
+    corpus, starts, ends, count, buf, lines, ten, fields, ticks, out, single, alone, seed, seen, totals, frames, symbols
 ):
-    """Decode mutated batches until ``frames`` frames were taken. Frames with an outcome that was not seen before join
-    the corpus. Returns the corpus' size; ``totals`` counts outcomes, and in BROKEN whatever must never happen."""
+    """Decode mutated batches until ``frames`` frames were taken, and every frame once more by itself.
+
+    A frame that reaches something new (``covers``) joins the corpus and is mutated in its turn. Returns the corpus'
+    size; ``totals`` counts outcomes, and in BROKEN whatever must never happen: an unsound tick, one that is another in
+    company than alone, a number that is not the C library's, an offset that goes back or beyond.
+    """
     used = ends[count - 1]
+    totals[BATCH] = 0
     while totals[FRAMES] < frames:
         size = compose(corpus, starts, ends, count, buf, seed)
+        totals[BATCH] = size
         start = 0
+        end = size
         while start < size:
-            before = start
-            why = decode(buf, start, size, lines, 7, ten, fields, ticks, 0, out)
-            start = out[0]
-            totals[FRAMES] += out[2]
-            totals[TICKS_OUT] += out[1]
-            if start < before or start > size or out[1] < 0 or out[1] > ticks.shape[0]:
+            if end == size and draw(seed) % types.uint64(4) == 0:  # the rest comes later
+                end = start + 1 + types.int64(draw(seed) % types.uint64(size - start))
+            else:
+                end = size
+            why = decode(buf, start, end, lines, 7, ten, fields, ticks, 0, out)
+            stop, made, taken = out[0], out[1], out[2]
+            totals[FRAMES] += taken
+            totals[TICKS_OUT] += made
+            totals[COLDS] += why == COLD
+            if stop < start or stop > end or made < 0 or made > ticks.shape[0] or made > taken:
                 totals[BROKEN] += 1
                 return count
-            for i in range(out[1]):
-                if sound(ticks, i, symbols) == 0:
+            at = start
+            n = 0
+            for _ in range(taken):
+                body = at + 4
+                last = body + (types.int64(buf[at]) << 24 | types.int64(buf[at + 1]) << 16
+                               | types.int64(buf[at + 2]) << 8 | types.int64(buf[at + 3]))  # fmt: skip
+                by_itself = decode(buf, at, last, lines, 7, ten, fields, single, 0, alone)
+                outcome = 2 if by_itself == COLD else alone[1]
+                if alone[0] != last or alone[2] != 1:
                     totals[BROKEN] += 1
-            if why == COLD:
-                totals[COLDS] += 1
-                first, last = out[3] + 4, out[4]
-                kind = types.int64(buf[first]) * 8 + min(last - first, 7)
-                nuls = 0
-                for i in range(first, last):
-                    nuls += 1 if buf[i] == 0 else 0
-                signature = (kind * 32 + min(nuls, 31)) % SIGNATURES
-                if seen[signature] == 0 and count < starts.shape[0] and used + last - first < corpus.shape[0]:
-                    seen[signature] = 1
-                    totals[SEEN] += 1
+                elif alone[1] == 1:
+                    if n >= made or same(ticks, n, single, 0) == 0:
+                        totals[BROKEN] += 1
+                    if sound(single, 0, symbols) == 0 or numbers(buf, body, fields, single) == 0:
+                        totals[BROKEN] += 1
+                    n += 1
+                room = count < starts.shape[0] and used + KEPT < corpus.shape[0] and last - body <= KEPT
+                if room and covers(buf, body, last, outcome, seen) > 0:
                     starts[count] = used
-                    for i in range(first, min(last, first + 256)):
+                    for i in range(body, last):
                         corpus[used] = buf[i]
                         used += 1
                     ends[count] = used
                     count += 1
-            elif why == BAD:
+                at = last
+            if n != made or at != stop:
+                totals[BROKEN] += 1
+            start = stop
+            if why == BAD:
                 totals[BADS] += 1
                 break
-            elif why != FULL:
+            if why == DONE and end == size:
                 break
     totals[CORPUS] = count
     return count

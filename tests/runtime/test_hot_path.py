@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from benchmarks.scripted_gateway import ASK, BID, ScriptedGateway
 from engine import topology
+from engine.broker.ib_link import RECEIVE_BYTES
 from engine.domain.codes import EventKind, IntentKind, OrderState, Owner, Refusal, ServiceState, Source
 from engine.paper.fields import payload
 from engine.paper.framing import frame
@@ -472,3 +474,59 @@ def test_bad_depth_is_named_nothing_trades_on_it_and_the_symbol_is_subscribed_an
         return len(world.gateway.orders) > count
 
     world.until(trades_again, "an order on the new book")
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(
+    ("bad", "words", "counted"),
+    [
+        ("length 0", "impossible length", 1),
+        ("length 2^31", "impossible length", 1),
+        ("longer than the buffer", f"longer than {RECEIVE_BYTES} bytes", 1),
+        ("cut by a disconnect", "closed the connection", 0),
+    ],
+)
+def test_a_damaged_stream_is_named_nothing_trades_on_it_and_the_session_begins_anew(
+    worlds: Callable[[bool], World], fused: bool, bad: str, words: str, counted: int
+) -> None:
+    world = worlds(fused)
+    heavy = world.lean(AAPL)
+    data = {
+        "length 0": bytes(4) + heavy,
+        "length 2^31": (1 << 31).to_bytes(4, "big") + heavy,
+        "longer than the buffer": (RECEIVE_BYTES + 10).to_bytes(4, "big") + bytes(RECEIVE_BYTES + 10) + heavy,
+        "cut by a disconnect": heavy[:-3],
+    }[bad]
+
+    def step() -> None:
+        try:
+            world.step()
+        except ConnectionError:
+            world.gateway.drop()
+
+    def until(holds: Callable[[], Any], what: str) -> None:
+        deadline = time.monotonic() + 60.0
+        while not holds():
+            step()
+            assert time.monotonic() < deadline, f"{what}: {world.events()[-10:]}"
+
+    def written() -> bool:
+        nonlocal data
+        assert world.gateway.client is not None
+        with contextlib.suppress(BlockingIOError):
+            data = data[world.gateway.client.send(data) :]
+        return not data
+
+    with contextlib.suppress(ConnectionError, AssertionError):  # whoever finds the damage first hangs up
+        until(written, "the damage at the bridge")
+    if not counted:
+        world.settle()
+        world.gateway.drop()
+    until(lambda: any(words in e for e in world.events()), words)
+    until(lambda: world.bridge.counters.get("bad_frames") == counted, "its count")
+    assert not world.gateway.orders
+    until(lambda: len(world.gateway.depth) == len(STOCKS) and world.bridge.ready(), "the next session")
+    assert not world.gateway.orders, "an order without a book"
+    world.open_books()
+    world.pretend_model()
+    until(lambda: (world.play(world.lean(AAPL)), world.gateway.orders)[1], "an order on the new book")
