@@ -10,6 +10,7 @@ usage: python benchmarks/bench_shm.py [--smoke]
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import ctypes
 import math
@@ -31,7 +32,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 
 import shm_kernels as k
-from machine import describe, l2_bytes, topology
+from machine import as_before, describe, first, l2_bytes, topology
 
 from shm.cell import RETRIES, CellWriter, cell_spec
 from shm.layouts import LEASE, TICK
@@ -423,6 +424,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("only one core: spinning on each other would measure the scheduler; nothing was measured")
         return 1
     root = Path(tempfile.mkdtemp(prefix="l2dash-bench-", dir="/dev/shm"))
+    atexit.register(as_before)
+    first()
     try:
         program: Path | None = root / "spsc"
         source = Path(__file__).with_name("spsc.c")

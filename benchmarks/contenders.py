@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import socket
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import first
 from shm.jit import kernel
 
 from numba import types  # isort: skip
@@ -39,8 +39,8 @@ def echo_forever(fd, buffer, size, reply):  # type: ignore[no-untyped-def]
             return 0
 
 
-def on_core(core: int, work: Callable[[], None]) -> int:
-    """Run ``work`` in a child pinned to ``core``; returns its pid."""
+def on_core(core: int, work: Callable[[], object], *, ahead: bool = True) -> int:
+    """Run ``work`` in a child pinned to ``core``; returns its pid. ``ahead``: before everything else there."""
     sys.stdout.flush()
     pid = os.fork()
     if pid:
@@ -48,7 +48,10 @@ def on_core(core: int, work: Callable[[], None]) -> int:
     code = 1
     try:
         os.sched_setaffinity(0, {core})
-        first()
+        if ahead:
+            first()
+        else:
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
         work()
         code = 0
     except BaseException:
@@ -57,12 +60,6 @@ def on_core(core: int, work: Callable[[], None]) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-
-
-def first() -> None:
-    """Before everything else on this core, where that is permitted: both sides alike."""
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, -20)
 
 
 def echo(port: int) -> None:
@@ -74,7 +71,8 @@ def echo(port: int) -> None:
 
 
 def ours(config: Any, profile: str = "") -> None:
-    """The shared host as ``l2dash up`` runs it. What only paces (entries every 6 s, 4 intents a second) is opened."""
+    """The shared host as ``l2dash up`` runs it. What only paces (entries every 6 s, 4 intents a second, the strategy's
+    exposure) is opened."""
     from engine.procs.hot_path import HotPath
     from engine.runtime.host import Host
     from engine.strategy.pace import BURST_AT, RATE, TOKENS
@@ -86,6 +84,8 @@ def ours(config: Any, profile: str = "") -> None:
                 algo = self._turn.algo
                 algo.strategy.parameters["entry_gap_ns"] = 0
                 algo.strategy.parameters["cooldown_ns"] = 0
+                # An order that ended without a fill counts as exposure until the account is looked at again.
+                algo.strategy.parameters["gross_usd"] = 1e12
                 algo.pace.bucket[[TOKENS, RATE, BURST_AT]] = 1e12
 
     host = Opened(config)

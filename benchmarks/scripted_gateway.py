@@ -143,6 +143,8 @@ class ScriptedGateway:
             self.say(
                 *(out.account_value(k, v, "USD", ACCOUNT) for k, v in values.items()), out.account_download_end(ACCOUNT)
             )
+        elif kind == 76:
+            self.say(out.account_update_multi_end(int(f[2])))
         elif kind == 99:
             self.say(out.completed_orders_end())
         elif kind == 49:

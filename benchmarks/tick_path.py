@@ -14,6 +14,7 @@ hop         one time stamp and its place in a histogram
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import sys
 import time
@@ -27,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from benchmarks.contenders import flat_model  # noqa: E402
-from benchmarks.machine import describe  # noqa: E402
+from benchmarks.machine import as_before, describe, first  # noqa: E402
 from benchmarks.tick_path_kernels import gates, pipeline, stamps  # noqa: E402
 from engine.broker import decode as d  # noqa: E402
 from engine.domain.instruments import SIM_UNIVERSE  # noqa: E402
@@ -94,6 +95,7 @@ def decoding(count: int, repeats: int) -> dict[str, float]:
     for _ in range(repeats):
         mine += best(ours, 1)
         stocks += best(theirs, 1)
+    ib.client.connState = ib.client.DISCONNECTED  # or its end complains that it was never connected
     a, b = float(np.median(mine)) / count * 1e9, float(np.median(stocks)) / few * 1e9
     return {"decode_ns": a, "stock_ns": b, "ratio": b / a}
 
@@ -243,6 +245,8 @@ def main() -> int:
     parser.add_argument("--events", default="", help="an order-book recording")
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
+    atexit.register(as_before)
+    first()
     found = run(args.smoke, args.events)
     if args.json:
         args.json.write_text(json.dumps(found, indent=1))

@@ -11,11 +11,15 @@ in turns that are repeated; the others are stopped meanwhile.
     echo           a bare polled TCP echo of the same message sizes: what this machine's loopback allows
     plain          a single-process ib_insync program: ticker event, numpy features, hmmlearn, placeOrder
     plain+filter   the same with our compiled forward filter instead of hmmlearn
+
+``--load`` compares ours alone with ours beside a recorder, a cockpit and 100 streams, which run on the driver's core,
+while a burst of depth follows every round so that there is something to record.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import json
 import os
@@ -36,7 +40,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from benchmarks import contenders  # noqa: E402
-from benchmarks.machine import describe  # noqa: E402
+from benchmarks.machine import as_before, describe, first  # noqa: E402
 from benchmarks.scripted_gateway import BID, ScriptedGateway  # noqa: E402
 from shm.jit import kernel  # noqa: E402
 
@@ -45,6 +49,7 @@ from numba import types  # noqa: E402  isort: skip
 AAPL = 0
 NEUTRAL, HEAVY = 500, 5_000
 WAIT_NS = 2_000_000_000
+BURST = 20
 POINTS = (50.0, 90.0, 99.0, 99.9)
 ASKED = (
     ("ours / echo at p50", "ours", "echo", 50.0, 1.5, "at most"),
@@ -140,7 +145,10 @@ def settings(directory: Path, port: int) -> Any:
     """Configuration of our side. Message and order budgets are opened, since they pace and do nothing else."""
     from msgspec import structs
 
+    from benchmarks.tick_load import free_ports
     from engine.config import from_mapping
+
+    web, health = free_ports(2)
 
     config = from_mapping(
         {
@@ -150,6 +158,7 @@ def settings(directory: Path, port: int) -> Any:
             "runtime": {"placement": "shared", "poll_socket": "always", "hot_nice": -20},
             "model": {"bar_s": 1.0, "warmup_min_s": 1.0},
             "limits": {"duplicate_window_s": 0.000001},
+            "cockpit": {"port": web, "health_port": health},
         },
         "tick_to_order",
     )
@@ -180,7 +189,10 @@ class Ours:
         self._lease, self._owner = self.context.cell_writer("lease"), int(Owner.BRIDGE)
         self.context.cell_writer("stop.watchdog").publish()
         self.renew()
+        self._algo = self.context.counters_of("algo")
         self._booked = 0
+        self.burst = 0
+        """Depth messages after each round that move no price."""
         self.pid = contenders.on_core(core, lambda: contenders.ours(self.config, profile))
 
     def renew(self) -> None:
@@ -220,7 +232,16 @@ class Ours:
         ends = [g.done(order) for order in g.orders if order[0] == b"3"]
         g.orders.clear()
         g.raw.clear()
-        g.write(b"".join(ends) + g.row(AAPL, BID, 0, 100.0, NEUTRAL))
+        seen, until = self._algo.get("signals"), time.monotonic() + 0.05
+        more = []
+        for k in range(self.burst):
+            side, level = k % 2, 3 + k % 7
+            price = 100.0 - 0.01 * level if side == BID else 100.01 + 0.01 * level
+            more.append(g.row(AAPL, side, level, price, NEUTRAL + k))
+        g.write(b"".join([*ends, g.row(AAPL, BID, 0, 100.0, NEUTRAL), *more]))
+        # A round begins when the last one is over on both sides: a strategy whose order still works does nothing.
+        while self._algo.get("signals") == seen and time.monotonic() < until:
+            pass
 
     def latency(self) -> list[dict[str, Any]]:
         from engine.cockpit.services import Services
@@ -327,7 +348,7 @@ def run(rounds: int, repeats: int, pause_s: float, names: list[str], profile: st
     try:
         our = Ours(directory, theirs, profile)
         os.sched_setaffinity(0, {mine})
-        contenders.first()
+        first()
         driver = Driver()
         made.append(our.contender())
         driver.warm(made[0], 10, pause_s)
@@ -378,18 +399,92 @@ def run(rounds: int, repeats: int, pause_s: float, names: list[str], profile: st
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def loaded(rounds: int, repeats: int, pause_s: float) -> dict[str, Any]:
+    """Ours alone and beside 100 streams and a busy recorder, in turns; prints and returns what was found."""
+    from benchmarks.tick_load import STREAMS, Load
+    from engine.procs import hot_path  # noqa: F401
+    from engine.runtime import kernels
+    from shm.counters import BUCKETS
+    from shm.counters import percentiles as of_counts
+
+    kernels.compile_all(print)
+    cores = sorted(os.sched_getaffinity(0))
+    mine, theirs = cores[0], cores[-1]
+    print(f"machine   {describe()}")
+    print(f"topology  ours on core {theirs}, which is its own; driver, recorder, cockpit and {STREAMS} streams "
+          f"on core {mine}, the driver first")  # fmt: skip
+    directory = Path(tempfile.mkdtemp(prefix="tick-to-order-"))
+    our, load = Ours(directory, theirs), None
+    stamps = {side: np.zeros(BUCKETS, np.int64) for side in ("alone", "loaded")}
+    blocks: dict[str, list[list[int]]] = {side: [] for side in stamps}
+    try:
+        os.sched_setaffinity(0, {mine})
+        first()
+        driver, contender = Driver(), our.contender()
+        driver.warm(contender, 10, pause_s)
+        contender.stop()  # it would miss its broker meanwhile
+        load = Load(our.context, directory / "state", mine)
+        contender.go()
+        counters, our.burst = our.context.counters_of("broker-bridge"), BURST
+        recorder, fresh = our.context.counters_of("recorder"), our.context.counters_of("broker-bridge").get("ticks")
+        for repeat in range(repeats):
+            for side in ("alone", "loaded") if repeat % 2 else ("loaded", "alone"):
+                if side == "loaded":
+                    load.go()
+                our.renew()
+                driver.warm(contender, 10, pause_s)
+                before = counters.histogram("tick_to_order_ns").copy()
+                blocks[side].append(driver.rounds(contender, rounds, pause_s))
+                stamps[side] += counters.histogram("tick_to_order_ns") - before
+                if side == "loaded":
+                    load.stop()
+        load.go()  # what was left over while it stood still is recorded too
+        wait_for("the recorder at the end of its ring", lambda: recorder.get("ticks_written") >= counters.get("ticks"))
+        load.stop()
+        ticks = counters.get("ticks") - fresh
+        found = {side: percentiles(b) for side, b in blocks.items()}
+        own = {side: of_counts(counts, POINTS) for side, counts in stamps.items()}
+        print(f"{'':24s}" + "".join(f"{f'p{p:g}':>10s}" for p in POINTS) + f"   µs, {repeats} turns of {rounds}")
+        for side in stamps:
+            print(f"{f'{side}, at the driver':24s}" + "".join(f"{found[side][p]:10.1f}" for p in POINTS))
+        for side in stamps:
+            print(f"{f'{side}, its own stamps':24s}" + "".join(f"{ns / 1e3:10.2f}" for ns in own[side]))
+        changes = [(float(np.median(b)) / float(np.median(a)) - 1) * 100 for a, b in zip(*blocks.values(), strict=True)]
+        change = float(np.median(changes))
+        print(f"p50 with load   {change:+.1f} %   asked: under 10 %   {'reached' if change < 10 else 'MISSED'}")
+        shares = {name: spent / load.elapsed * 100 for name, spent in load.spent.items()}
+        busy = ", ".join(f"{name} {share:.0f} %" for name, share in shares.items())
+        print(f"meanwhile       {busy} of a core; {ticks} ticks, {recorder.get('gaps')} gaps; "
+              f"never fewer than {load.fewest} streams")  # fmt: skip
+        return {"us": found, "own_ns": own, "change_percent": change, "shares": shares, "streams": load.fewest}
+    finally:
+        if load is not None:
+            load.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(our.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(our.pid, 0)
+        our.close()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="a few rounds, to see that it works")
     parser.add_argument("--rounds", type=int, default=500)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--load", action="store_true", help="ours alone and beside 100 streams and a busy recorder")
     parser.add_argument("--only", default="echo,plain,plain+filter", help="contenders besides ours")
     parser.add_argument("--pause-ms", type=float, default=1.0)
     parser.add_argument("--profile", default="", help="write a Python profile of our process there")
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
+    atexit.register(as_before)
     rounds, repeats = (30, 1) if args.smoke else (args.rounds, args.repeats)
-    result = run(rounds, repeats, args.pause_ms / 1e3, args.only.split(","), args.profile)
+    if args.load:
+        result = loaded(rounds, repeats, args.pause_ms / 1e3)
+    else:
+        result = run(rounds, repeats, args.pause_ms / 1e3, args.only.split(","), args.profile)
     if args.json:
         args.json.write_text(json.dumps(result, default=str, indent=1))
     return 0
