@@ -81,6 +81,15 @@ def test_after_an_override_the_move_of_the_index_is_measured_anew_also_by_a_rest
     assert world.killed
 
 
+def test_after_an_override_the_very_next_value_of_the_index_can_break_the_limit(world: World) -> None:
+    world.index *= 0.94
+    world.run(2)
+    override(world)
+    world.index *= 0.94  # the index has said nothing in between
+    world.run(2)
+    assert world.killed, "measured from how it stood at the override"
+
+
 def test_a_later_kill_for_another_reason_needs_no_override(world: World) -> None:
     lose(world, 11.0)
     override(world)

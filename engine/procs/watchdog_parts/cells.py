@@ -258,8 +258,12 @@ class Senses:
         return StreamFacts(now_ns - gone if gone else -1, self.alive(topology.COCKPIT, now_ns), bool(a["kill_on_gone"]))
 
     def forget_index(self, before_ns: int) -> None:
-        """Values of the index before this time no longer count for its move."""
-        self.index_stamps[self.index_stamps < before_ns // k.BUCKET_NS] = k.NO_STAMP
+        """Values of the index before this time no longer count for its move; it is measured from how it stands."""
+        number = before_ns // k.BUCKET_NS
+        self.index_stamps[self.index_stamps < number] = k.NO_STAMP
+        slot, value = number % k.BUCKETS, float(self.index_out[0])
+        if value > 0.0 and self.index_stamps[slot] <= number:
+            self.index_stamps[slot], self.index_buckets[slot] = number, value
         self.index_out[2] = 0.0
 
     def index(self, now_ns: int, breach_ns: int = 0) -> IndexFacts:
