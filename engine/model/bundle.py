@@ -168,7 +168,7 @@ class Registry:
         if not version:
             linked = self.current
             if linked is None:
-                raise ModelMissing(f"no current model in {self.directory}; make one with `l2dash retrain`")
+                raise ModelMissing(f"make one with `l2dash retrain`: no current model in {self.directory}")
             version = linked
         return read(self.path(version), schema)
 

@@ -19,7 +19,7 @@ HOME = "/opt/l2-dash"
 PROGRAM = f"{HOME}/current/.venv/bin/l2dash"
 SERVICES = ["recorder", "watchdog", "paper-gateway", "broker-bridge", "ml-service", "algo", "cockpit"]
 
-pytestmark = [pytest.mark.systemd, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.systemd, pytest.mark.timeout(900)]
 
 
 def test_verify_says_nothing_at_all(tmp_path: Path) -> None:
