@@ -21,15 +21,6 @@ def test_all_contenders_answer_in_one_interleaved_run(tmp_path: Path) -> None:
     assert len(found["ratios"]) == 6
 
 
-@pytest.mark.stress
-@pytest.mark.timeout(240)
-def test_ours_is_measured_alone_and_beside_a_recorder_and_a_hundred_streams(tmp_path: Path) -> None:
-    found = measured(tmp_path, "--smoke", "--load")
-    assert set(found["us"]) == {"alone", "loaded"}
-    assert found["streams"] == 100
-    assert min(found["shares"]["recorder"], found["shares"]["cockpit"]) > 0, "it stood still meanwhile"
-
-
 @pytest.mark.timeout(200)
 def test_ours_and_the_limit_are_measured_with_percentiles_ratios_and_hops(tmp_path: Path) -> None:
     found = measured(tmp_path, "--smoke", "--only", "echo")
