@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "e2e"))
@@ -21,6 +22,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from machine import describe
 from system import System
+
+from engine.domain.codes import TickKind
+from engine.store.read import iter_blocks, recorded_days
 
 
 def cpu_seconds(pids: dict[str, int]) -> dict[str, float]:
@@ -39,7 +43,10 @@ def memory_mb(pids: dict[str, int]) -> float:
 
 def measure_idle(system: System, seconds: float) -> None:
     assert system.process is not None
-    pids = {**system.pids(), "supervisor": system.process.pid}
+    processes: dict[int, list[str]] = {}  # services that share a process are one line, and count once
+    for name, pid in {**system.pids(), "supervisor": system.process.pid}.items():
+        processes.setdefault(pid, []).append(name)
+    pids = {", ".join(names): pid for pid, names in processes.items()}
     before, begun = cpu_seconds(pids), time.monotonic()
     time.sleep(seconds)
     spent, after = time.monotonic() - begun, cpu_seconds(pids)
@@ -47,8 +54,16 @@ def measure_idle(system: System, seconds: float) -> None:
     for name in pids:
         share = (after[name] - before[name]) / spent * 100
         total += share
-        print(f"  {name:16s} {share:6.1f} % of a core")
-    print(f"  {'together':16s} {total:6.1f} % of a core, {memory_mb(pids):.0f} MB (sum of PSS)")
+        print(f"  {name:32s} {share:6.1f} % of a core")
+    print(f"  {'together':32s} {total:6.1f} % of a core, {memory_mb(pids):.0f} MB (sum of PSS)")
+
+
+def recorded_rates(state_dir: Path, seconds: float) -> tuple[float, float]:
+    """Depth messages and ticks of all kinds a second, by socket time, in the last ``seconds`` that were recorded."""
+    blocks = [records for day in recorded_days(state_dir) for _, records in iter_blocks(state_dir, day)]
+    ticks = np.concatenate(blocks)
+    ticks = ticks[ticks["t_socket_ns"] > ticks["t_socket_ns"].max() - seconds * 1e9]
+    return int((ticks["kind"] == TickKind.DEPTH).sum()) / seconds, len(ticks) / seconds
 
 
 def measure_rate(directory: Path, messages_per_s: float, seconds: float) -> None:
@@ -57,13 +72,14 @@ def measure_rate(directory: Path, messages_per_s: float, seconds: float) -> None
         system.start()
         time.sleep(3)
         first = {s["name"]: s for s in system.cli_json("status")["services"]}
-        ticks = system.cli_json("status", "--latency")
         time.sleep(seconds)
         last = {s["name"]: s for s in system.cli_json("status")["services"]}
-        later = system.cli_json("status", "--latency")
-        counted = (later["counters"]["broker-bridge"]["ticks"] - ticks["counters"]["broker-bridge"]["ticks"]) / seconds
         lost = sum(last[n]["lost"] - first[n]["lost"] for n in last)
-        print(f"paper market at {messages_per_s:.0f} messages/s: {counted:.0f} ticks/s through the chain, {lost} lost")
+        depth, ticks = recorded_rates(directory / "state", seconds - 2.0)
+        print(
+            f"paper market at {messages_per_s:.0f} messages/s: {depth:.0f} depth messages/s, {ticks:.0f} ticks/s of "
+            f"all kinds in the recorder's store, {lost} lost by any reader"
+        )
         print("  lag now: " + ", ".join(f"{name} {s['lag']}" for name, s in last.items()))
         measure_idle(system, seconds)
 

@@ -58,6 +58,8 @@ class Commands:
         """Everything in scope: in one message where the account is ours alone."""
         if self._dedicated:
             self._desk.global_cancel(now_ns)
+            if not self._desk.entitled(now_ns):
+                return "not ours to send: the watchdog cancels; our own orders are asked for again once it is"
             if not self._desk.connected:
                 return "not connected: our own orders are cancelled as soon as we are"
             return "global cancel requested"

@@ -90,6 +90,11 @@ class Desk:
         """Does a socket take what is sent now? Whether the gateway has the broker is another question."""
         return self._link.phase == LinkPhase.OPEN
 
+    def entitled(self, now_ns: int) -> bool:
+        """Is the right to send ours, by the lease as it stands?"""
+        self._gate.authority(now_ns)
+        return self._gate.owner_ours
+
     # Intents.
 
     def handle(self, record: npt.NDArray[np.void], now_ns: int) -> None:

@@ -20,6 +20,7 @@ from engine.domain.codes import (
     IntentFlag,
     LinkState,
     OrderState,
+    Owner,
     Refusal,
     Source,
     TickKind,
@@ -176,6 +177,26 @@ def test_expired_lease_cancels_entries_and_blocks_new_ones(rig: Rig) -> None:
     assert int(rig.stop_bridge.read()["block_reasons"]) >> BlockReason.LEASE_EXPIRED & 1
     rig.lease_on = True
     rig.until(lambda: not rig.stop_bridge.read()["block"], what="the block to clear itself")
+
+
+def test_a_bridge_started_during_a_takeover_says_so_to_a_cancel_that_waited_and_sends_it_when_it_may(own: Rig) -> None:
+    rig = own
+    working = rig.order(1, 10, limit=rig.near(1, -0.03))
+    rig.until(lambda: OrderState.WORKING in rig.states(working))
+    rig.kill_bridge()
+    rig.lease_on = False
+    lease = rig._lease.value[0]
+    lease["owner"], lease["epoch"] = int(Owner.WATCHDOG), lease["epoch"] + 1
+    rig._lease.publish()
+    command = rig.command(CommandKind.CANCEL_ALL)
+    rig.start()
+    result = rig.until(lambda: rig.result(command))
+    assert b"the watchdog cancels" in result["text"]
+    rig.until(lambda: rig.bridge.conn.state == LinkState.UP)
+    rig.run(0.3)
+    assert rig.bridge.desk.cancels_written == 0
+    rig.lease_on = True
+    rig.until(lambda: not rig.bridge.register.active_count, what="what was asked for, by whom it is due now")
 
 
 def test_without_a_watchdog_for_long_the_bridge_latches_kill_and_gets_flat(paper: PaperThread, tmp_path: Path) -> None:
