@@ -223,6 +223,8 @@ class BrokerBridge:
         if now_ns >= self._next_watch_ns:
             self._next_watch_ns = now_ns + _WATCH_NS
             self._every_second(now_ns)
+        if self.conn.state == LinkState.UP and self.books.drifting(now_ns):
+            self.session.want_reading_once(now_ns)
         self.cells.broker["last_message_ns"] = self.link.last_message_ns
         self.cells.broker["messages_sent"] = self.link.messages_sent
         self.cells.broker["order_id_mark"] = self._ids.mark
@@ -353,8 +355,6 @@ class BrokerBridge:
                     EventKind.ALERT, symbol=symbol, severity=Severity.ROUTINE, text=f"{name}: no data; subscribed anew"
                 )
             self._resync(now_ns)
-            if self.books.drifting(now_ns):
-                self.session.want_reading()
             self.session.refresh_details(now_ns)
         self.books.roll_day(now_ns)
         self.register.prune(now_ns - _PRUNE_NS)
