@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import socket
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.machine import first
 from shm.jit import kernel
@@ -25,16 +27,31 @@ CONFIDENCE = 0.7
 
 _recv = types.ExternalFunction("recv", types.int64(types.int32, types.int64, types.int64, types.int32))
 _send = types.ExternalFunction("send", types.int64(types.int32, types.int64, types.int64, types.int32))
+_clock_gettime = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.int64))
 _DONTWAIT = 0x40
+STAMPS = ("t_socket", "t_decoded", "t_signal", "t_intent", "t_gate", "t_gated", "t_wire")
+"""A contender's own times of its last answer, ns; the echo's are the first, the last but one and the last."""
 
 
-@kernel("int64(int64, int64, int64, int64)")
-def echo_forever(fd, buffer, size, reply):  # type: ignore[no-untyped-def]
+def shared_stamps() -> npt.NDArray[np.int64]:
+    """Words that a child writes and its parent reads."""
+    return np.frombuffer(mmap.mmap(-1, mmap.PAGESIZE), np.int64)
+
+
+@kernel("int64(int64, int64, int64, int64, int64[::1])")
+def echo_forever(fd, buffer, size, reply, stamps):  # type: ignore[no-untyped-def]
     """Answer whatever comes with ``reply`` bytes, polling the socket; returns when the peer has gone."""
+    time = np.zeros(2, np.int64)
+    at = time.ctypes.data
     while True:
         got = _recv(np.int32(fd), buffer, size, np.int32(_DONTWAIT))
         if got > 0:
+            _clock_gettime(1, at)
+            stamps[0] = time[0] * 1_000_000_000 + time[1]
+            stamps[5] = stamps[0]
             _send(np.int32(fd), buffer, reply, np.int32(0))
+            _clock_gettime(1, at)
+            stamps[6] = time[0] * 1_000_000_000 + time[1]
         elif got == 0:
             return 0
 
@@ -62,15 +79,15 @@ def on_core(core: int, work: Callable[[], object], *, ahead: bool = True) -> int
         os._exit(code)
 
 
-def echo(port: int) -> None:
+def echo(port: int, stamps: npt.NDArray[np.int64]) -> None:
     """The limit: nothing between reading and writing."""
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         buffer = np.zeros(65536, np.uint8)
-        echo_forever(sock.fileno(), buffer.ctypes.data, len(buffer), ORDER_BYTES)
+        echo_forever(sock.fileno(), buffer.ctypes.data, len(buffer), ORDER_BYTES, stamps)
 
 
-def ours(config: Any, profile: str = "") -> None:
+def ours(config: Any, stamps: npt.NDArray[np.int64], profile: str = "") -> None:
     """The shared host as ``l2dash up`` runs it. What only paces (entries every 6 s, 4 intents a second, the strategy's
     exposure) is opened."""
     from engine.procs.hot_path import HotPath
@@ -87,6 +104,7 @@ def ours(config: Any, profile: str = "") -> None:
                 # An order that ended without a fill counts as exposure until the account is looked at again.
                 algo.strategy.parameters["gross_usd"] = 1e12
                 algo.pace.bucket[[TOKENS, RATE, BURST_AT]] = 1e12
+                _tell(self._turn, stamps)
 
     host = Opened(config)
     if profile:
@@ -95,6 +113,18 @@ def ours(config: Any, profile: str = "") -> None:
         cProfile.runctx("host.run()", {}, {"host": host}, profile)
     else:
         host.run()
+
+
+def _tell(hot: Any, stamps: npt.NDArray[np.int64]) -> None:
+    """Also leave the stamps of each order in ``stamps``, after it has left."""
+    take_over = hot._sent
+
+    def sent() -> None:
+        for i, name in enumerate(STAMPS):
+            stamps[i] = hot._get(name)
+        take_over()
+
+    hot._sent = sent
 
 
 def flat_model(bar_s: float) -> Any:

@@ -27,6 +27,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -41,7 +42,6 @@ import numpy as np  # noqa: E402
 from benchmarks import contenders  # noqa: E402
 from benchmarks.machine import as_before, describe, first  # noqa: E402
 from benchmarks.scripted_gateway import BID, ScriptedGateway  # noqa: E402
-from shm import scratch  # noqa: E402
 from shm.jit import kernel  # noqa: E402
 
 from numba import types  # noqa: E402  isort: skip
@@ -67,17 +67,23 @@ _clock_gettime = types.ExternalFunction("clock_gettime", types.int32(types.int32
 
 @kernel("int64(int64, int64, int64, int64, int64, int64[::1], int64)")
 def ask(fd, message, length, reply, room, time, wait_ns):  # type: ignore[no-untyped-def]
-    """Send and poll for the first bytes of an answer: ``time[2]`` gets the ns between. Returns the bytes, 0: none."""
+    """Send and poll for the first bytes of an answer. Returns the bytes, 0: none.
+
+    ``time`` gets the ns when the write began, when it was over and when the answer was there.
+    """
     at = time.ctypes.data
     _clock_gettime(1, at)
     begun = time[0] * 1_000_000_000 + time[1]
+    time[2] = begun
     _send(np.int32(fd), message, length, np.int32(0))
+    _clock_gettime(1, at)
+    time[3] = time[0] * 1_000_000_000 + time[1]
     while True:
         got = _recv(np.int32(fd), reply, room, np.int32(0x40))
         _clock_gettime(1, at)
         now = time[0] * 1_000_000_000 + time[1]
         if got > 0:
-            time[2] = now - begun
+            time[4] = now
             return got
         if got == 0 or now - begun > wait_ns:
             return 0
@@ -96,6 +102,10 @@ class Contender:
     """With what was answered; leaves everything as it was before the round."""
     message: Callable[[], bytes] = lambda: b""
     blocks: list[list[int]] = field(default_factory=list)
+    stamps: Any = None
+    """Its own times of its last answer (``contenders.STAMPS``), if it tells them."""
+    legs: list[Any] = field(default_factory=list)
+    """Of each round: the driver's three times, then ``stamps``."""
 
     def stop(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)
@@ -107,7 +117,7 @@ class Contender:
 class Driver:
     def __init__(self) -> None:
         self._reply = np.zeros(1 << 16, np.uint8)
-        self._time = np.zeros(3, np.int64)
+        self._time = np.zeros(5, np.int64)
 
     def ask(self, contender: Contender, wait_ns: int = WAIT_NS) -> tuple[int, bytes]:
         """One round trip: (ns, answer); (0, b"") without an answer."""
@@ -117,16 +127,19 @@ class Driver:
             contender.sock.fileno(), message.ctypes.data, len(message), self._reply.ctypes.data, len(self._reply),
             self._time, wait_ns,
         )  # fmt: skip
-        return (int(self._time[2]), self._reply[:got].tobytes()) if got else (0, b"")
+        return (int(self._time[4] - self._time[2]), self._reply[:got].tobytes()) if got else (0, b"")
 
     def rounds(self, contender: Contender, count: int, pause_s: float) -> list[int]:
         taken = []
         while len(taken) < count:
             ns, reply = self.ask(contender)
-            if ns:
-                taken.append(ns)
+            mine = self._time[2:].copy()
             contender.after(reply)
             time.sleep(pause_s)
+            if ns:
+                taken.append(ns)
+                if contender.stamps is not None:
+                    contender.legs.append(np.concatenate([mine, contender.stamps]))
         return taken
 
     def warm(self, contender: Contender, count: int, pause_s: float, timeout_s: float = 60.0) -> None:
@@ -193,7 +206,8 @@ class Ours:
         self._booked = 0
         self.burst = 0
         """Depth messages after each round that move no price."""
-        self.pid = contenders.on_core(core, lambda: contenders.ours(self.config, profile))
+        self.stamps = contenders.shared_stamps()[: len(contenders.STAMPS)]
+        self.pid = contenders.on_core(core, lambda: contenders.ours(self.config, self.stamps, profile))
 
     def renew(self) -> None:
         lease, now_ns = self._lease.value[0], time.monotonic_ns()
@@ -207,7 +221,13 @@ class Ours:
         wait_for("our session", lambda: (self.renew(), g.pump(), g.depth)[2])
         assert g.client is not None
         return Contender(
-            "ours", self.pid, g.client, self._begin, self._after, lambda: g.row(AAPL, BID, 0, 100.0, HEAVY)
+            "ours",
+            self.pid,
+            g.client,
+            self._begin,
+            self._after,
+            lambda: g.row(AAPL, BID, 0, 100.0, HEAVY),
+            stamps=self.stamps,
         )
 
     def _begin(self) -> None:
@@ -274,7 +294,8 @@ def wait_for(what: str, holds: Callable[[], Any], timeout_s: float = 90.0) -> No
 def echo_contender(core: int) -> Contender:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        pid = contenders.on_core(core, lambda: contenders.echo(port))
+        stamps = contenders.shared_stamps()[: len(contenders.STAMPS)]
+        pid = contenders.on_core(core, lambda: contenders.echo(port, stamps))
         sock, _ = listener.accept()
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setblocking(False)
@@ -282,7 +303,7 @@ def echo_contender(core: int) -> Contender:
     message.depth[AAPL] = 2_000_000_000
     frame = message.row(AAPL, BID, 0, 100.0, HEAVY)
     message.close()
-    return Contender("echo", pid, sock, message=lambda: frame)
+    return Contender("echo", pid, sock, message=lambda: frame, stamps=stamps)
 
 
 def plain_contender(
@@ -331,6 +352,30 @@ def report(results: dict[str, dict[float, float]], count: int, repeats: int) -> 
     return rows
 
 
+LEGS = (
+    ("driver's write begins to message read", 0, 3),
+    ("  of it until the write is over", 0, 1),
+    ("message read to write begins", 3, 8),
+    ("  decoded", 3, 4),
+    ("  signal", 4, 5),
+    ("  intent", 5, 6),
+    ("  gate begins", 6, 7),
+    ("  gate ends", 7, 8),
+    ("write begins to answer at the driver", 8, 2),
+    ("  its write in all", 8, 9),
+)
+
+
+def tell_legs(contender: Contender) -> None:
+    legs = np.array(contender.legs)
+    print(f"\n{contender.name}, µs: p50 p90 p99")
+    for words, a, b in LEGS:
+        if not legs[:, a].any() or not legs[:, b].any():
+            continue
+        d = (legs[:, b] - legs[:, a]) / 1e3
+        print(f"  {words:42s}" + "".join(f"{np.percentile(d, p):8.2f}" for p in (50, 90, 99)))
+
+
 def run(rounds: int, repeats: int, pause_s: float, names: list[str], profile: str = "") -> dict[str, Any]:
     """Measure and print; returns what was printed."""
     from engine.procs import hot_path  # noqa: F401  (its kernels are compiled or loaded once, before the forks)
@@ -341,7 +386,7 @@ def run(rounds: int, repeats: int, pause_s: float, names: list[str], profile: st
     mine, theirs = cores[0], cores[-1]
     print(f"machine   {describe()}")
     print(f"topology  driver on core {mine}; contenders in turn on core {theirs}; loopback TCP; both sides poll")
-    directory = scratch.make("l2dash-bench-")
+    directory = Path(tempfile.mkdtemp(prefix="tick-to-order-"))
     made: list[Contender] = []
     gateways: list[ScriptedGateway] = []
     our = None
@@ -374,6 +419,9 @@ def run(rounds: int, repeats: int, pause_s: float, names: list[str], profile: st
                 contender.stop()
         results = {c.name: percentiles(c.blocks) for c in made}
         rows = report(results, rounds, repeats)
+        for c in made:
+            if c.legs:
+                tell_legs(c)
         hops = [h for h in our.latency() if h["count"]]
         print("\nwhere the time goes in ours, µs (its own stamps):")
         for h in hops:
@@ -413,7 +461,7 @@ def loaded(rounds: int, repeats: int, pause_s: float) -> dict[str, Any]:
     print(f"machine   {describe()}")
     print(f"topology  ours on core {theirs}, which is its own; driver, recorder, cockpit and {STREAMS} streams "
           f"on core {mine}, the driver first")  # fmt: skip
-    directory = scratch.make("l2dash-bench-")
+    directory = Path(tempfile.mkdtemp(prefix="tick-to-order-"))
     our, load = Ours(directory, theirs), None
     stamps = {side: np.zeros(BUCKETS, np.int64) for side in ("alone", "loaded")}
     blocks: dict[str, list[list[int]]] = {side: [] for side in stamps}

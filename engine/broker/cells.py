@@ -9,7 +9,6 @@ from engine.broker.register import Register
 from engine.domain.codes import BlockReason, LinkState, Mode, OrderState
 from engine.domain.instruments import Instrument
 from engine.risk.accounting import Accounts
-from engine.risk.reconcile import Differences
 from engine.runtime.context import Context
 
 
@@ -35,7 +34,6 @@ class Cells:
         self.positions = self._position_cell.value
         self.broker = self._broker_cell.value[0]
         self.stop = self._stop_cell.value[0]
-        self.differences = Differences(len(context.instruments))
         self._stop_flags: tuple[int, int, int] = (-1, -1, -1)
         a, b = self.account, self.broker
         a["ready"] = a["matches"] = 0
@@ -110,9 +108,9 @@ class Cells:
     def compare(self, symbol: int, now_ns: int) -> bool:
         """True if ours and the broker's agree."""
         p = self.positions[symbol]
-        since_ns = self.differences.note(symbol, self._accounts.holdings[symbol].qty, float(p["broker_qty"]), now_ns)
-        p["mismatch_since_ns"] = since_ns
-        return not since_ns
+        agree = abs(float(p["broker_qty"]) - self._accounts.holdings[symbol].qty) <= 1e-6
+        p["mismatch_since_ns"] = 0 if agree else (int(p["mismatch_since_ns"]) or now_ns)
+        return agree
 
     def publish_broker(self, now_ns: int) -> None:
         b = self.broker

@@ -133,7 +133,6 @@ class Guard:
             )
         if self.deadman.active:
             self._step_deadman(now_ns)
-        self.publish_blocks(now_ns)
 
     def _flat(self) -> bool:
         return not any(h.qty for h in self._accounts.holdings) and not self._register.active_count

@@ -133,16 +133,21 @@ class Market:
             self.state[s]["dirty"] = 1
         self.control[C_FAULTS] += self.stocks
 
-    def refresh_medians(self) -> None:
-        """Medians of spread and message gap per symbol, and the staleness that follows; call about once a second."""
-        for me, least, factor in zip(self.state, self._stale_min_ns, self._stale_factor, strict=True):
-            n = min(int(me["spread_i"]), SPREAD_RING)
-            if n >= _MEDIAN_SAMPLES:
-                me["spread_median_bps"] = np.median(me["spread_bps"][:n])
-            n = min(int(me["gap_i"]), GAP_RING)
-            if n >= _MEDIAN_SAMPLES:
-                me["gap_median_ns"] = np.median(me["gap_ns"][:n])
-                me["stale_ns"] = max(least, factor * me["gap_median_ns"])
+    def refresh_medians(self, symbol: int = -1) -> None:
+        """Medians of spread and message gap of a symbol (-1: of all), and the staleness that follows; call about once a
+        second."""
+        if symbol < 0:
+            for s in range(len(self.state)):
+                self.refresh_medians(s)
+            return
+        me = self.state[symbol]
+        n = min(int(me["spread_i"]), SPREAD_RING)
+        if n >= _MEDIAN_SAMPLES:
+            me["spread_median_bps"] = np.median(me["spread_bps"][:n])
+        n = min(int(me["gap_i"]), GAP_RING)
+        if n >= _MEDIAN_SAMPLES:
+            me["gap_median_ns"] = np.median(me["gap_ns"][:n])
+            me["stale_ns"] = max(self._stale_min_ns[symbol], self._stale_factor[symbol] * me["gap_median_ns"])
 
     def check(self) -> list[str]:
         """Every broken invariant in words; empty if sound."""

@@ -7,6 +7,7 @@ position is rebuilt from the executions that the ring still holds.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -55,15 +56,17 @@ class Algo:
         self.orders = ctx.ring_writer("orders.algo")
         self._books = ctx.cell_reader("book")
         self.models = ctx.cell_reader("model")
-        self._positions = ctx.cell_reader("positions")
+        self.position_cells = ctx.cell_reader("positions")
         self._guardrails = ctx.cell_reader("guardrails")
         self._lease = ctx.cell_reader("lease")
         self._stop_cells = [ctx.cell_reader(name) for name in topology.STOP_CELLS]
         self.counters = ctx.counters
-        self._stocks = [i.index for i in ctx.instruments if i.tradable and i.index != ctx.index_symbol]
+        self.stocks = [i.index for i in ctx.instruments if i.tradable and i.index != ctx.index_symbol]
         self._tick_size = {i.index: i.tick_size for i in ctx.instruments}
-        self.ledger = OrderLedger()
-        self.own = OwnPositions()
+        self.changed: set[int] = set()
+        """Symbols whose orders or own position have changed since the fused hot path took note."""
+        self.ledger = OrderLedger(self.changed)
+        self.own = OwnPositions(self.changed)
         self.pace = Pace()
         self.mode = Mode[ctx.config.instance.mode.upper()]
         self._stops: Stops | None = None
@@ -73,6 +76,7 @@ class Algo:
         self._session = 0
         self._stopped = False
         self._next_account = 0
+        self.duties: tuple[Callable[[int], None], ...] = (self._look, self._watch)
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -84,8 +88,8 @@ class Algo:
         while self._drain_executions():
             pass
         self._look(now_ns)
-        for symbol in self._stocks:
-            self.own.settle(symbol, float(self._positions.read(symbol)["qty"]))
+        for symbol in self.stocks:
+            self.own.settle(symbol, float(self.position_cells.read(symbol)["qty"]))
 
     def ready(self) -> bool:
         return self._stops is not None
@@ -117,8 +121,12 @@ class Algo:
         return done + len(signals)
 
     def housekeeping(self, now_ns: int) -> None:
-        self._look(now_ns)
-        for symbol in self._stocks:
+        for duty in self.duties:
+            duty(now_ns)
+
+    def _watch(self, now_ns: int) -> None:
+        """Look at what is open although nothing ticks."""
+        for symbol in self.stocks:
             if self.strategy.busy(symbol) or symbol in self.ledger.symbols():
                 self._decide(symbol, None, now_ns)
 
@@ -166,8 +174,8 @@ class Algo:
             return
         self._next_account = now_ns + _ACCOUNT_NS
         gross = pnl = 0.0
-        for symbol in self._stocks:
-            p, book = self._positions.read(symbol), self._books.read(symbol)
+        for symbol in self.stocks:
+            p, book = self.position_cells.read(symbol), self._books.read(symbol)
             mid, qty = float(book["mid"]), float(p["qty"])
             if not mid > 0:
                 if qty:
@@ -198,11 +206,13 @@ class Algo:
         self._stops = self._read_stops()
         return self._stop_cells
 
-    def fill_cards(self, cards: npt.NDArray[np.void], orders: npt.NDArray[np.void]) -> None:
+    def fill_cards(self, cards: npt.NDArray[np.void], orders: npt.NDArray[np.void], symbols: Iterable[int]) -> None:
         """Write what ``_situation`` knows besides the market into the cards (dtype CARD) and their working orders."""
         stops, wanted = self._stops, self.ctx.config.strategy.enabled
-        for symbol in self._stocks:
-            position = self._positions.read(symbol)
+        for symbol in symbols:
+            if symbol not in self.stocks:
+                continue
+            position = self.position_cells.read(symbol)
             held = float(position["qty"])
             buy, sell = self._working(symbol, position)
             clear = stops is not None and stops.entries_allowed(symbol)
@@ -248,7 +258,7 @@ class Algo:
         return max(known_buy + new_buy, buy), max(known_sell + new_sell, sell)
 
     def _situation(self, symbol: int) -> Situation:
-        book, model, position = self._books.read(symbol), self.models.read(symbol), self._positions.read(symbol)
+        book, model, position = self._books.read(symbol), self.models.read(symbol), self.position_cells.read(symbol)
         held = float(position["qty"])
         buy, sell = self._working(symbol, position)
         stops = self._stops

@@ -46,11 +46,22 @@ from shm.ring import RingReader
 _PATIENCE_NS = 2_000_000_000
 """An order or cancel without any answer for this long is in question."""
 _PRUNE_NS = 600_000_000_000
-_WATCH_NS = 1_000_000_000
 _LEAVE_NS = 3_000_000_000
 _LOOK_NS = 2_000_000
 """How often a bridge that leaves looks for the end of its entries."""
 _WAKE_ON_TICKS = ("ml-service", "watchdog")
+
+
+class EachSecond:
+    """A duty that is due once a second."""
+
+    def __init__(self, duty: Callable[[int], None]) -> None:
+        self._duty, self._due_ns = duty, 0
+
+    def __call__(self, now_ns: int) -> None:
+        if now_ns >= self._due_ns:
+            self._due_ns = now_ns + 1_000_000_000
+            self._duty(now_ns)
 
 
 class BrokerBridge:
@@ -130,7 +141,12 @@ class BrokerBridge:
         self._command_rings = [context.ring_reader(name, 64) for name in topology.COMMAND_RINGS]
         self._writer: statefile.StateFiles = files or statefile.Writer()
         self._writer_error = ""
-        self._next_watch_ns = 0
+        self.duties: tuple[Callable[[int], None], ...] = (
+            self._see_to_the_link, self._see_to_orders, self.gate.markets, self.guard.watch_lease,
+            self.guard.publish_blocks, self.guard.watch_algo, *(EachSecond(duty) for duty in (
+                self._look_at_sessions, self._look_at_lines, self._resync, self._look_at_books, self._keep,
+            )), self._say,
+        )  # fmt: skip
 
     # Agent.
 
@@ -209,28 +225,8 @@ class BrokerBridge:
         return work
 
     def housekeeping(self, now_ns: int) -> None:
-        self.conn.heard_ns = self.link.last_message_ns
-        self.session.connect_if_due(now_ns)
-        self.session.probe_if_due(now_ns)
-        self.session.read_books(now_ns)
-        if self.books.silence(now_ns, _PATIENCE_NS) and self.conn.state == LinkState.UP:
-            self.session.want_reading_once(now_ns)
-        if self.conn.state == LinkState.UP:
-            self.desk.cancel_again(now_ns)
-        self.gate.markets(now_ns)
-        self.guard.watch_lease(now_ns)
-        self.guard.watch_algo(now_ns)
-        if now_ns >= self._next_watch_ns:
-            self._next_watch_ns = now_ns + _WATCH_NS
-            self._every_second(now_ns)
-        if self.conn.state == LinkState.UP and self.books.drifting(now_ns):
-            self.session.want_reading_once(now_ns)
-        self.cells.broker["last_message_ns"] = self.link.last_message_ns
-        self.cells.broker["messages_sent"] = self.link.messages_sent
-        self.cells.broker["order_id_mark"] = self._ids.mark
-        self._send(now_ns)
-        self.books.publish(now_ns)
-        self.cells.publish_broker(now_ns)
+        for duty in self.duties:
+            duty(now_ns)
 
     def on_close(self, now_ns: int) -> None:
         """Orderly handover: entries cancelled and confirmed, positions kept, the watchdog told that this is planned."""
@@ -341,23 +337,51 @@ class BrokerBridge:
 
     # Duties.
 
+    def _see_to_the_link(self, now_ns: int) -> None:
+        self.conn.heard_ns = self.link.last_message_ns
+        self.session.connect_if_due(now_ns)
+        self.session.probe_if_due(now_ns)
+        self.session.read_books(now_ns)
+
+    def _see_to_orders(self, now_ns: int) -> None:
+        if self.books.silence(now_ns, _PATIENCE_NS) and self.conn.state == LinkState.UP:
+            self.session.want_reading_once(now_ns)
+        if self.conn.state == LinkState.UP:
+            self.desk.cancel_again(now_ns)
+
+    def _say(self, now_ns: int) -> None:
+        self.cells.broker["last_message_ns"] = self.link.last_message_ns
+        self.cells.broker["messages_sent"] = self.link.messages_sent
+        self.cells.broker["order_id_mark"] = self._ids.mark
+        self._send(now_ns)
+        self.books.publish(now_ns)
+        self.cells.publish_broker(now_ns)
+
     def _blocks(self, now_ns: int) -> None:
         self.guard.publish_blocks(now_ns)
 
-    def _every_second(self, now_ns: int) -> None:
-        wall_ns = self._clock.wall_ns(now_ns)
-        self.gate.sessions(wall_ns)
+    def _look_at_sessions(self, now_ns: int) -> None:
+        self.gate.sessions(self._clock.wall_ns(now_ns))
+
+    def _look_at_lines(self, now_ns: int) -> None:
+        if self.conn.state != LinkState.UP:
+            return
+        for symbol in self.feed.watch(now_ns, self._clock.wall_ns(now_ns)):
+            self.counters.add("resyncs")
+            name = self._context.instruments[symbol].symbol
+            self._context.events.emit(
+                EventKind.ALERT, symbol=symbol, severity=Severity.ROUTINE, text=f"{name}: no data; subscribed anew"
+            )
+
+    def _look_at_books(self, now_ns: int) -> None:
         if self.conn.state == LinkState.UP:
-            for symbol in self.feed.watch(now_ns, wall_ns):
-                self.counters.add("resyncs")
-                name = self._context.instruments[symbol].symbol
-                self._context.events.emit(
-                    EventKind.ALERT, symbol=symbol, severity=Severity.ROUTINE, text=f"{name}: no data; subscribed anew"
-                )
-            self._resync(now_ns)
+            if self.books.drifting(now_ns):
+                self.session.want_reading()
             self.session.refresh_details(now_ns)
         self.books.roll_day(now_ns)
         self.register.prune(now_ns - _PRUNE_NS)
+
+    def _keep(self, now_ns: int) -> None:
         self.counters.set("bad_frames", self.link.bad_frames)
         self._save()
         if self._writer.error != self._writer_error:
@@ -369,6 +393,8 @@ class BrokerBridge:
 
     def _resync(self, now_ns: int) -> None:
         """Books that can't be used although their feed ticks are asked for anew; what could not be read is named."""
+        if self.conn.state != LinkState.UP:
+            return
         for symbol, instrument in enumerate(self._context.instruments):
             if self.feed.resync(symbol, self.gate.fit(symbol, now_ns), now_ns):
                 self.counters.add("resyncs")

@@ -1,19 +1,23 @@
 """The hot path of the shared host as one compiled call: bytes from the socket to an order on the socket.
 
-``turn`` reads the socket, decodes, publishes ticks, brings books and features up to date, publishes book cells and
-signals, lets the strategy decide, writes the intent into ``orders.algo``, judges it with the pre-trade gate, encodes
-the order and sends it. It calls the kernels that the separate agents call, on the arrays that they own, and writes the
-same rings, cells, cursors, counters and histograms: every record is where it would be in separate processes.
+``turn`` looks at what the socket shows, decodes, brings books and features up to date, lets the strategy decide, writes
+the intent into ``orders.algo``, judges it with the pre-trade gate, encodes the order and sends it. Then it publishes
+ticks, book cells and signals, and takes the bytes off the socket. It calls the kernels that the separate agents call,
+on the arrays that they own, and writes the same rings, cells, cursors, counters and histograms: every record is where
+it would be in separate processes.
 
 It takes the straight way only. Whatever is not the expected case is left exactly as the agents would find it (records
 published, cursors not moved) and handed to them by a flag: a frame for the library, the end of a bar, a cancel, a
 refusal, a full ring, a stop or lease that has changed. So nothing is decided here that they would decide otherwise.
 
+Looking and taking are two calls, since a read that empties the socket makes the kernel acknowledge what came, which
+costs as much as sending an order: that has time until the order, which carries the acknowledgement anyway, has left.
+
 Invariants
 1. A record is consumed (its reader's cursor moved) if and only if it was dealt with here to the end.
-2. An intent stands in ``orders.algo`` before anything of it can reach the socket. Before the send, ``IN_FLIGHT`` (in
-   shared memory) names it and its order id, and only then the bridge's cursor passes it: who dies in between leaves an
-   order of unknown fate to its successor, and never sends it twice.
+2. Nothing is done before the send that could be done after it, but for this: an intent stands in ``orders.algo`` before
+   anything of it can reach the socket, and ``flight`` (in shared memory) names it and its order id before the bridge's
+   cursor passes it. Who dies in between leaves an order of unknown fate to its successor, and never sends it twice.
 3. Stop cells and lease are read as the last thing before the socket, after everything else has been decided.
 4. At most one order leaves per call; the agents' books take it over before the next call.
 
@@ -69,7 +73,7 @@ CARD = np.dtype(
 
 
 _NAMES = """
-fd buf buf_size start end ticks tick_room lines lines_n ten fields decoded last_message_ns time
+fd buf buf_size start end ticks tick_room lines lines_n ten fields decoded time
 ticks_ring ticks_cap signals_ring signals_cap orders_ring orders_cap
 ml_ticks_cursor algo_signals_cursor bridge_orders_cursor flight
 watch watch_n bells bells_n bell_byte
@@ -80,7 +84,7 @@ lease_region lease_region_n lease stops stops_n
 bridge_words bridge_words_n ml_words ml_words_n algo_words algo_words_n
 n_ticks n_ml_ticks n_signals
 h_decoded h_signal h_decoded_signal h_intent h_intent_gate h_gate h_gate_wire h_order
-spin_ns frames sent length reducing ml_count signal_count
+frames busy_ns applied signals_made taken sent length reducing ml_count signal_count
 t_socket t_decoded t_signal t_intent t_gate t_gated t_wire
 """
 HOT = np.dtype([(name, "<i8") for name in _NAMES.split()] + [("stale_min_ns", "<f8"), ("stale_factor", "<f8")])
@@ -109,14 +113,17 @@ class F(IntFlag):
     PLACED = 128  # an intent was written into orders.algo
     FAULT = 256  # a book has a new fault
     WAKE = 512  # somebody sleeps whose FIFO is not open
+    SHORT = 1024  # the socket did not give the bytes that it had shown
 
 
 _WORK, _COLD_FRAME, _SOCKET, _OTHERS, _MARKET = 1, 2, 4, 8, 16
-_STRATEGY, _ORDER, _PLACED, _FAULT, _WAKE = 32, 64, 128, 256, 512
+_STRATEGY, _ORDER, _PLACED, _FAULT, _WAKE, _SHORT = 32, 64, 128, 256, 512, 1024
 _NEW, _LMT, _ALGO = int(IntentKind.NEW), int(OrderType.LMT), int(Source.ALGO)
 _REDUCE, _EXIT = int(IntentFlag.REDUCE_ONLY), int(Purpose.EXIT)
 _OWNER_BRIDGE, _OWNER_WATCHDOG = int(Owner.BRIDGE), int(Owner.WATCHDOG)
 _DONTWAIT_NOSIGNAL = 0x40 | 0x4000
+_LOOK, _DISCARD = 0x40 | 0x2, 0x40 | 0x20
+"""recv: show what is there and leave it (MSG_PEEK); drop it without a copy (MSG_TRUNC). Neither waits."""
 _EAGAIN = 11
 _LEASE_WORDS = LEASE.itemsize // 8
 _BOOK_WORDS = BOOK.itemsize // 8
@@ -131,7 +138,7 @@ _send = types.ExternalFunction("send", types.int64(types.int32, types.int64, typ
 _write = types.ExternalFunction("write", types.int64(types.int32, types.int64, types.int64))
 _clock_gettime = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.int64))
 _errno_location = types.ExternalFunction("__errno_location", types.int64())
-_i8 = types.int64
+_i8, _I8 = types.int64, types.int64[::1]
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -173,6 +180,19 @@ def all_read(pairs, count):  # type: ignore[no-untyped-def]
         if word_at(p[2 * i]) != word_at(p[2 * i + 1]):
             return 0
     return 1
+
+
+@kernel(_i8(_I8, _i8, _I8, _I8))
+def moved_cells(region, words, known, moved):  # type: ignore[no-untyped-def]
+    """Numbers of the cells (``words`` long with their heads) that were written since ``known`` versions; how many."""
+    n = 0
+    for i in range(known.shape[0]):
+        version = load_acquire(region, SLOTS + i * words)
+        if version != known[i]:
+            known[i] = version
+            moved[n] = i
+            n += 1
+    return n
 
 
 @kernel(_i8(_i8, _i8))
@@ -289,11 +309,6 @@ def dispatch(hot, s, sequence):  # type: ignore[no-untyped-def]
     set_word(h.bridge_orders_cursor, sequence + 1)
     h.sent = _send(np.int32(h.fd), h.frame, end, np.int32(_DONTWAIT_NOSIGNAL))
     h.t_wire = clock_ns(h.time)
-    words = numba.carray(_pointer(h.bridge_words), (h.bridge_words_n,), np.int64)
-    histogram_record(words, h.h_intent_gate, h.t_gated - h.t_intent)
-    histogram_record(words, h.h_gate, h.t_gated - h.t_gate)
-    histogram_record(words, h.h_gate_wire, h.t_wire - h.t_gated)
-    histogram_record(words, h.h_order, h.t_wire - i.t_socket_ns)
     return 1
 
 
@@ -367,8 +382,6 @@ def consider(hot, signals, n, sequence):  # type: ignore[no-untyped-def]
     i.mode = h.mode
     h.t_intent = now
     ring_publish(ring, words, 1, h.orders_cap, _INTENT_WORDS)
-    algo_words = numba.carray(_pointer(h.algo_words), (h.algo_words_n,), np.int64)
-    histogram_record(algo_words, h.h_intent, now - signal.t_signal_ns)
     if tail == read and dispatch(hot, s, tail) == 1:
         return _PLACED | _ORDER
     return _PLACED | _OTHERS
@@ -376,7 +389,10 @@ def consider(hot, signals, n, sequence):  # type: ignore[no-untyped-def]
 
 @kernel(_i8(rec(HOT), _i8))
 def follow(hot, n):  # type: ignore[no-untyped-def]
-    """From ``n`` published ticks to the strategy's decisions. ml-service had read everything before. Returns flags."""
+    """From ``n`` ticks to the strategy's decisions. ml-service had read everything before. Returns flags.
+
+    It publishes nothing but an intent: what came of it is left in the table for ``record``.
+    """
     h = hot[0]
     ticks = numba.carray(_pointer(h.ticks), (h.tick_room,), TICK)
     state = numba.carray(_pointer(h.state), (h.symbols,), SYMBOL)
@@ -385,47 +401,81 @@ def follow(hot, n):  # type: ignore[no-untyped-def]
     models = numba.carray(_pointer(h.models), (h.books_n,), MODEL)
     signals = numba.carray(_pointer(h.signals), (h.symbols,), SIGNAL)
     changed = numba.carray(_pointer(h.changed), (h.symbols + 1,), np.int64)
-    applied = drain(ticks, 0, n, state, control)
-    set_word(h.ml_ticks_cursor, word_at(h.ml_ticks_cursor) + applied)
-    ml_words = numba.carray(_pointer(h.ml_words), (h.ml_words_n,), np.int64)
-    counter_add(ml_words, h.n_ml_ticks, applied)
-    h.ml_count += applied
+    h.applied = drain(ticks, 0, n, state, control)
     flags = 0
     if control[C_FAULTS] != h.faults_seen:
         flags |= _FAULT
-    if applied < n:
+    if h.applied < n:
         return flags | _MARKET
     now = clock_ns(h.time)
     h.t_signal = now
-    count = publish(state, books, models, signals, changed, now, 0)
+    h.signals_made = publish(state, books, models, signals, changed, now, 0)
+    if h.signals_made == 0:
+        return flags
+    ring = numba.carray(_pointer(h.signals_ring), (SLOTS + h.signals_cap * _SIGNAL_WORDS,), np.int64)
+    tail = ring_tail(ring)
+    if word_at(h.algo_signals_cursor) != tail or h.decides == 0 or all_read(h.watch, h.watch_n) == 0:
+        return flags | _STRATEGY
+    for k in range(h.signals_made):
+        got = consider(hot, signals, k, tail + k)
+        if got & _STRATEGY:
+            return flags | got
+        h.taken += 1
+        if got != 0:
+            return flags | got | (_STRATEGY if k + 1 < h.signals_made else 0)
+    return flags
+
+
+@kernel(types.void(rec(HOT), _i8, _i8))
+def record(hot, n, flags):  # type: ignore[no-untyped-def]
+    """Publish and count what the last turn did with its ``n`` ticks: nothing of it had to stand before the order."""
+    h = hot[0]
+    ticks = numba.carray(_pointer(h.ticks), (h.tick_room,), TICK)
+    last_tick = numba.carray(_pointer(h.last_tick), (h.symbols,), np.int64)
+    for k in range(n):
+        ticks[k].t_decoded_ns = h.t_decoded
+        last_tick[ticks[k].symbol] = h.t_socket
+    ring = numba.carray(_pointer(h.ticks_ring), (SLOTS + h.ticks_cap * _TICK_WORDS,), np.int64)
+    ring_publish(ring, numba.carray(_pointer(h.ticks), (n * _TICK_WORDS,), np.int64), n, h.ticks_cap, _TICK_WORDS)
+    words = numba.carray(_pointer(h.bridge_words), (h.bridge_words_n,), np.int64)
+    counter_add(words, h.n_ticks, n)
+    histogram_record(words, h.h_decoded, h.t_decoded - h.t_socket)
+    if flags & _ORDER:
+        histogram_record(words, h.h_intent_gate, h.t_gated - h.t_intent)
+        histogram_record(words, h.h_gate, h.t_gated - h.t_gate)
+        histogram_record(words, h.h_gate_wire, h.t_wire - h.t_gated)
+        histogram_record(words, h.h_order, h.t_wire - h.t_socket)
+    if h.applied == 0:
+        return
+    set_word(h.ml_ticks_cursor, word_at(h.ml_ticks_cursor) + h.applied)
+    h.ml_count += h.applied
+    ml_words = numba.carray(_pointer(h.ml_words), (h.ml_words_n,), np.int64)
+    counter_add(ml_words, h.n_ml_ticks, h.applied)
+    if h.applied < n:
+        return
+    changed = numba.carray(_pointer(h.changed), (h.symbols + 1,), np.int64)
     region = numba.carray(_pointer(h.book_region), (h.book_region_n,), np.int64)
     for c in range(1, 1 + changed[0]):
         s = changed[c]
         payload = numba.carray(_pointer(h.books + s * _BOOK_BYTES), (_BOOK_WORDS,), np.int64)
         cell_write(region, SLOTS + s * _CELL_WORDS, payload)
+    count = h.signals_made
     if count == 0:
-        return flags
+        return
+    signals = numba.carray(_pointer(h.signals), (h.symbols,), SIGNAL)
     ring = numba.carray(_pointer(h.signals_ring), (SLOTS + h.signals_cap * _SIGNAL_WORDS,), np.int64)
-    tail = ring_tail(ring)
-    up_to_date = word_at(h.algo_signals_cursor) == tail
     flat = numba.carray(_pointer(h.signals), (count * _SIGNAL_WORDS,), np.int64)
     ring_publish(ring, flat, count, h.signals_cap, _SIGNAL_WORDS)
-    for n in range(count):
-        histogram_record(ml_words, h.h_signal, now - signals[n].t_socket_ns)
-    histogram_record(ml_words, h.h_decoded_signal, now - h.t_decoded)
-    if not up_to_date or h.decides == 0 or all_read(h.watch, h.watch_n) == 0:
-        return flags | _STRATEGY
-    algo_words = numba.carray(_pointer(h.algo_words), (h.algo_words_n,), np.int64)
-    for n in range(count):
-        got = consider(hot, signals, n, tail + n)
-        if got & _STRATEGY:
-            return flags | got
-        set_word(h.algo_signals_cursor, tail + n + 1)
-        counter_add(algo_words, h.n_signals, 1)
-        h.signal_count += 1
-        if got != 0:
-            return flags | got | (_STRATEGY if n + 1 < count else 0)
-    return flags
+    for k in range(count):
+        histogram_record(ml_words, h.h_signal, h.t_signal - signals[k].t_socket_ns)
+    histogram_record(ml_words, h.h_decoded_signal, h.t_signal - h.t_decoded)
+    if h.taken > 0:
+        set_word(h.algo_signals_cursor, word_at(h.algo_signals_cursor) + h.taken)
+        algo_words = numba.carray(_pointer(h.algo_words), (h.algo_words_n,), np.int64)
+        counter_add(algo_words, h.n_signals, h.taken)
+        h.signal_count += h.taken
+        if flags & _PLACED:
+            histogram_record(algo_words, h.h_intent, h.t_intent - h.t_signal)
 
 
 @kernel(_i8(_i8, _i8, _i8))
@@ -444,42 +494,15 @@ def ring_bells(pairs, count, byte):  # type: ignore[no-untyped-def]
     return closed
 
 
-@kernel(_i8(_i8))
-def turn(table):  # type: ignore[no-untyped-def]
-    """One read of the socket and all that follows from it; ``table`` is the address of a HOT record. Returns flags.
-
-    With ``spin_ns`` it looks again and again for so long until something comes.
-    """
-    hot = numba.carray(_pointer(table), (1,), HOT)
+@kernel(_i8(rec(HOT), _i8))
+def took(hot, got):  # type: ignore[no-untyped-def]
+    """Everything that follows from ``got`` bytes that the socket has shown. Returns flags."""
     h = hot[0]
-    h.frames = 0
-    h.ml_count = 0
-    h.signal_count = 0
-    room = h.buf_size - h.end
-    if room < 65536:
-        return _SOCKET
-    began = clock_ns(h.time)
-    while True:
-        got = _recv(np.int32(h.fd), h.buf + h.end, room, np.int32(0x40))
-        if got > 0:
-            break
-        if got == 0:
-            return _SOCKET
-        if numba.carray(_pointer(_errno_location()), (1,), np.int32)[0] != _EAGAIN:
-            return _SOCKET
-        if (
-            all_read(h.watch, h.watch_n) == 0
-            or word_at(h.orders_ring + _TAIL) != word_at(h.bridge_orders_cursor)
-            or word_at(h.ticks_ring + _TAIL) != word_at(h.ml_ticks_cursor)
-            or word_at(h.signals_ring + _TAIL) != word_at(h.algo_signals_cursor)
-        ):
-            return _OTHERS
-        if h.spin_ns == 0 or clock_ns(h.time) - began > h.spin_ns:
-            return 0
-        cpu_pause()
     t_socket = clock_ns(h.time)
     h.t_socket = t_socket
-    h.last_message_ns = t_socket
+    h.applied = 0
+    h.signals_made = 0
+    h.taken = 0
     h.end += got
     buf = numba.carray(_pointer(h.buf), (h.buf_size,), np.uint8)
     lines = numba.carray(_pointer(h.lines), (h.lines_n,), np.int64)
@@ -490,29 +513,82 @@ def turn(table):  # type: ignore[no-untyped-def]
     why = decode(buf, h.start, h.end, lines, t_socket, ten, fields, ticks, 0, out)
     h.start = out[0]
     n = out[1]
-    h.frames = out[2]
+    h.frames += out[2]
     flags = _WORK
+    if n > 0:
+        h.t_decoded = clock_ns(h.time)
+        ring = numba.carray(_pointer(h.ticks_ring), (SLOTS + h.ticks_cap * _TICK_WORDS,), np.int64)
+        flags |= follow(hot, n) if ring_tail(ring) == word_at(h.ml_ticks_cursor) else _MARKET
+        record(hot, n, flags)
+    # Only now: reading lets the kernel send an acknowledgement, and an order that has left carried it already.
+    if _recv(np.int32(h.fd), h.buf, got, np.int32(_DISCARD)) != got:
+        flags |= _SHORT
     if h.start == h.end:
         h.start = 0
         h.end = 0
-    if n > 0:
-        h.t_decoded = clock_ns(h.time)
-        last_tick = numba.carray(_pointer(h.last_tick), (h.symbols,), np.int64)
-        for k in range(n):
-            ticks[k].t_decoded_ns = h.t_decoded
-            last_tick[ticks[k].symbol] = t_socket
-        ring = numba.carray(_pointer(h.ticks_ring), (SLOTS + h.ticks_cap * _TICK_WORDS,), np.int64)
-        flat = numba.carray(_pointer(h.ticks), (n * _TICK_WORDS,), np.int64)
-        up_to_date = ring_tail(ring) == word_at(h.ml_ticks_cursor)
-        ring_publish(ring, flat, n, h.ticks_cap, _TICK_WORDS)
-        words = numba.carray(_pointer(h.bridge_words), (h.bridge_words_n,), np.int64)
-        flags |= follow(hot, n) if up_to_date else _MARKET
-        counter_add(words, h.n_ticks, n)
-        histogram_record(words, h.h_decoded, h.t_decoded - t_socket)
-        if ring_bells(h.bells, h.bells_n, h.bell_byte) != 0:
-            flags |= _WAKE
+    if n > 0 and ring_bells(h.bells, h.bells_n, h.bell_byte) != 0:
+        flags |= _WAKE
     if why == COLD:
         flags |= _COLD_FRAME
     elif why != DONE:
         flags |= _SOCKET
+    h.busy_ns += clock_ns(h.time) - t_socket
     return flags
+
+
+@kernel(_i8(_i8, _i8))
+def turn(table, spin_ns):  # type: ignore[no-untyped-def]
+    """Read the socket and do all that follows from it; ``table`` is the address of a HOT record. Returns flags.
+
+    With ``spin_ns`` it looks again and again for so long, until something comes that the agents have to see.
+    """
+    hot = numba.carray(_pointer(table), (1,), HOT)
+    h = hot[0]
+    h.frames = 0
+    h.ml_count = 0
+    h.signal_count = 0
+    h.busy_ns = 0
+    began = clock_ns(h.time)
+    flags = 0
+    while True:
+        room = h.buf_size - h.end
+        if room < 65536:
+            return flags | _SOCKET
+        got = _recv(np.int32(h.fd), h.buf + h.end, room, np.int32(_LOOK))
+        if got > 0:
+            flags |= took(hot, got)
+            if flags != _WORK:
+                return flags
+        elif got == 0 or numba.carray(_pointer(_errno_location()), (1,), np.int32)[0] != _EAGAIN:
+            return flags | _SOCKET
+        elif (
+            all_read(h.watch, h.watch_n) == 0
+            or word_at(h.orders_ring + _TAIL) != word_at(h.bridge_orders_cursor)
+            or word_at(h.ticks_ring + _TAIL) != word_at(h.ml_ticks_cursor)
+            or word_at(h.signals_ring + _TAIL) != word_at(h.algo_signals_cursor)
+        ):
+            return flags | _OTHERS
+        if spin_ns == 0 or clock_ns(h.time) - began > spin_ns:
+            return flags
+        cpu_pause()
+
+
+@kernel(_i8(_i8))
+def shows(table):  # type: ignore[no-untyped-def]
+    """1 if the socket has something to read, or has ended."""
+    h = numba.carray(_pointer(table), (1,), HOT)[0]
+    return 1 if _recv(np.int32(h.fd), h.time, 1, np.int32(_LOOK)) >= 0 else 0
+
+
+@kernel(_i8(_i8, _i8, _i8, _i8, _i8))
+def rehearse(table, far, frame, length, reply):  # type: ignore[no-untyped-def]
+    """A turn over a table of ``engine.procs.rehearsal``; returns the bytes of the order that came out, 0: none did."""
+    _send(np.int32(far), frame, length, np.int32(_DONTWAIT_NOSIGNAL))
+    flags = turn(table, 0)
+    got = _recv(np.int32(far), reply, 4096, np.int32(_DONTWAIT_NOSIGNAL))
+    h = numba.carray(_pointer(table), (1,), HOT)[0]
+    # What was left to agents that are not there must not stand in the way of the next rehearsal.
+    set_word(h.ml_ticks_cursor, word_at(h.ticks_ring + _TAIL))
+    set_word(h.algo_signals_cursor, word_at(h.signals_ring + _TAIL))
+    set_word(h.bridge_orders_cursor, word_at(h.orders_ring + _TAIL))
+    return got if flags & _ORDER else 0

@@ -23,13 +23,14 @@ from engine.procs.algo import Algo
 from engine.procs.broker_bridge import BrokerBridge
 from engine.procs.hot_kernel import F
 from engine.procs.ml_service import MlService
+from engine.procs.rehearsal import Rehearsal
 from engine.runtime.placement import allowed_cores, waits
 from engine.runtime.runner import Seat
 from engine.strategy.protocol import OWN_ORDERS
 from engine.strategy.regime import RegimeStrategy
 from engine.strategy.regime_kernel import DECISION, SITUATION, WORKING
-from shm.kernels import SLOTS
-from shm.layouts import INTENT, LEASE
+from shm.kernels import CELL_HEAD, SLOTS
+from shm.layouts import INTENT, LEASE, POSITION
 
 Array = npt.NDArray[Any]
 _SPIN_NS = 1_000_000
@@ -63,8 +64,8 @@ class HotPath:
         self.table: npt.NDArray[np.void] = np.zeros(1, k.HOT)
         self._words = self.table.view(np.int64)
         self._at = {name: i for i, name in enumerate(k.HOT.names or ())}
-        self._keep: list[Array] = []
-        """Arrays that are named by address only."""
+        self.arrays: dict[str, Array] = {}
+        """What the table names by address."""
         self.intent = self._own("intent", np.zeros(1, INTENT))
         self.decision = self._own("decision", np.zeros(1, DECISION))
         self._situation = self._own("situation", np.zeros(1, SITUATION))
@@ -72,11 +73,26 @@ class HotPath:
         self._cards = self._own("cards", np.zeros(symbols, k.CARD))
         self._orders = self._own("orders", np.zeros(symbols * OWN_ORDERS, WORKING))
         self._frame = self._own("frame", np.zeros(4 * FRAME_BYTES, np.uint8))
-        self._armed = False
-        self._straight = False
+        self._armed = self._straight = False
+        self._agreed = False
+        """Bridge and strategy have seen the stops as they stand."""
+        self._bell_fds: list[int] = []
+        self._address = int(self.table.ctypes.data)
         self._stops = self._own("stops", np.zeros(2 * len(topology.STOP_CELLS), np.int64))
+        self._positions: npt.NDArray[np.int64] = np.full(algo.position_cells.count, -1, np.int64)
+        self._moved: npt.NDArray[np.int64] = np.zeros(len(self._positions), np.int64)
+        self._position_words = CELL_HEAD + POSITION.itemsize // 8
+        algo.changed.update(algo.stocks)
         self._bells = self._own("bells", np.zeros(2 * len(_WAKE), np.int64))
         self._fill(symbols)
+        self._cold = True
+        """The agents have worked since the last rehearsal."""
+        self._rehearsal: Rehearsal | None = None
+        if self._spin_ns and algo.stocks:
+            try:
+                self._rehearsal = Rehearsal(self.table, self.arrays, algo.stocks[0])
+            except OSError as error:
+                self._context.log.warning("the hot path is not kept warm: no sockets for that: %s", error)
         self.fused_orders = 0
         """Orders that left from the kernel, for tests and measurements."""
 
@@ -85,7 +101,7 @@ class HotPath:
     def _own(self, name: str, array: Array) -> Array:
         """Name an array by its address, and keep it alive."""
         assert array.flags.c_contiguous
-        self._keep.append(array)
+        self.arrays[name] = array
         self._words[self._at[name]] = array.ctypes.data
         return array
 
@@ -119,7 +135,6 @@ class HotPath:
             self._own(f"{service}_words", counters.words)
             self._words[self._at[f"{service}_words_n"]] = len(counters.words)
         flight, at = bridge.flight
-        self._keep.append(flight)
         b, m, a = bridge.counters, ml.counters, algo.counters
         self._set(
             buf_size=len(buffer), tick_room=len(link.ticks), lines_n=len(frames.lines),
@@ -141,18 +156,36 @@ class HotPath:
         self._set(watch_n=len(readers))
         config = self._context.config
         placed = waits(config.runtime, topology.BRIDGE, len(allowed_cores()), "shared")
-        self._set(spin_ns=_SPIN_NS if placed == "busy-spin" else 0)
+        self._spin_ns = _SPIN_NS if placed == "busy-spin" else 0
 
     def arm(self) -> None:
-        """The agents have worked: tell the kernel what holds now."""
+        """The agents have worked: tell the kernel what holds now. Looks at everything, writes what has changed."""
         bridge, algo, link = self.bridge, self.algo, self._link
-        now_ns = self._clock.now_ns()
-        self._armed = True
+        self._armed = self._cold = True
         self._straight = link.straight and not bridge.governor.waiting
         if not self._straight:
             return
+        now_ns = self._clock.now_ns()
         start, end = link.window
-        self._set(fd=link.fileno(), start=start, end=end, faults_seen=self.ml.market.faults)
+        room = bridge.desk.room(now_ns)
+        self._set(
+            fd=link.fileno(), start=start, end=end, faults_seen=self.ml.market.faults, sends=int(room > 0), room=room,
+            next_order=bridge.desk.next_order_id, next_intent=algo.ctx.ids.peek(Source.ALGO),
+        )  # fmt: skip
+        if not self._agreed or not k.stops_as_known(self._get("stops"), len(topology.STOP_CELLS)):
+            self._learn_stops(now_ns)
+        self._open_bells()
+        self._situation["gross_usd"], self._situation["day_pnl_usd"] = algo.account
+        count = k.moved_cells(algo.position_cells.words, self._position_words, self._positions, self._moved)
+        stale = algo.changed
+        stale.update(self._moved[:count].tolist())
+        if stale:
+            algo.fill_cards(self._cards, self._orders, stale)
+            stale.clear()
+
+    def _learn_stops(self, now_ns: int) -> None:
+        """Flags of bridge and strategy from the stops as they stand, and the versions for which they hold."""
+        bridge, algo = self.bridge, self.algo
         bridge.gate.authority(now_ns)
         known = algo.know_stops()
         versions = [int(cell.version[0]) for cell in bridge.gate.stop_cells]
@@ -160,16 +193,25 @@ class HotPath:
         for i, cell in enumerate(bridge.gate.stop_cells):
             self._stops[2 * i] = cell.words.ctypes.data + 8 * SLOTS
             self._stops[2 * i + 1] = versions[i]
-        for i, name in enumerate(_WAKE):
-            bell = self._context.bell(name)
-            self._bells[2 * i], self._bells[2 * i + 1] = bell.address, bell.fd
-        room = bridge.desk.room(now_ns)
-        self._set(
-            decides=int(agree and algo.ready()), sends=int(room > 0), room=room, next_order=bridge.desk.next_order_id,
-            next_intent=algo.ctx.ids.peek(Source.ALGO),
-        )  # fmt: skip
-        self._situation["gross_usd"], self._situation["day_pnl_usd"] = algo.account
-        algo.fill_cards(self._cards, self._orders)
+        self._agreed = agree and algo.ready()
+        self._set(decides=int(self._agreed))
+        algo.changed.update(algo.stocks)
+
+    def _open_bells(self) -> None:
+        fds = [self._context.bell(name).fd for name in _WAKE]
+        if fds != self._bell_fds:
+            self._bell_fds = fds
+            for i, name in enumerate(_WAKE):
+                self._bells[2 * i], self._bells[2 * i + 1] = self._context.bell(name).address, fds[i]
+
+    def close(self) -> None:
+        """Another turn takes its place."""
+        if self._rehearsal is not None:
+            self._rehearsal.close()
+
+    def pending(self) -> bool:
+        """Does the socket wait to be read?"""
+        return self._straight and bool(k.shows(self._address))
 
     def disarm(self) -> None:
         """Somebody has worked, or will have when the next turn comes."""
@@ -177,15 +219,20 @@ class HotPath:
 
     # A turn.
 
-    def __call__(self, now_ns: int) -> int:
+    def __call__(self, now_ns: int, rest: bool = False) -> int:
         if not self._armed:
             self.arm()
         if not self._straight:
             return self._in_turn()
-        flags = int(k.turn(self.table.ctypes.data))
+        flags = 0
+        if rest and self._cold and self._rehearsal is not None:
+            flags = int(k.turn(self._address, 0))
+            if flags == 0:
+                self._cold = False
+                self._rehearsal.play()
         if flags == 0:
-            return 0
-        return self._after(F(flags), now_ns)
+            flags = int(k.turn(self._address, self._spin_ns if rest else 0))
+        return self._after(F(flags), now_ns) if flags else 0
 
     def _in_turn(self) -> int:
         """The agents themselves, one after the other."""
@@ -201,9 +248,11 @@ class HotPath:
             t_socket_ns = self._get("t_socket")
             done = self._get("frames")
             self._link.received(self._get("start"), self._get("end"), t_socket_ns)
-            busy_ns = self._clock.now_ns() - t_socket_ns
+            busy_ns = self._get("busy_ns")
             for seat, work in zip(self._seats, (done, self._get("ml_count"), self._get("signal_count")), strict=True):
                 seat.count(work, busy_ns // len(self._seats))
+        if flags & F.SHORT:
+            self._link.disconnect("the socket did not give the bytes that it had shown")
         if flags & F.PLACED:
             self.algo.placed_by_fused(self.intent[0], self.decision[0])
         if flags & F.ORDER:
@@ -215,9 +264,9 @@ class HotPath:
             start, stop = (int(x) for x in self._link.receive_buffer()[1].out[3:5])
             self._link.left_cold(start, stop, self._get("t_socket"))
         if flags & F.WAKE:
-            for i, name in enumerate(_WAKE):
+            for name in _WAKE:
                 self._context.wake(name)
-                self._bells[2 * i + 1] = self._context.bell(name).fd
+            self._open_bells()
         if flags & (F.PLACED | F.ORDER):
             self._armed = False
         if flags & _REST:

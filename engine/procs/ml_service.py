@@ -7,6 +7,7 @@ replaces one that serves; without any usable model the books are still published
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 
@@ -78,7 +79,9 @@ class MlService:
         self._refusal = ""
         self._bars = 0
         self._decoded_ns = 0
-        self._next_sweep = self._next_medians = self._next_retry = 0
+        self._next_sweep = self._next_retry = 0
+        medians = (self._medians(symbol) for symbol in range(len(self.market.state)))
+        self.duties: tuple[Callable[[int], None], ...] = (self._close_bars, self._hear, *medians, self._sweep)
         self._collect = os.environ.get(COLLECT) == "1"
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -117,15 +120,32 @@ class MlService:
         return done
 
     def housekeeping(self, now_ns: int) -> None:
+        for duty in self.duties:
+            duty(now_ns)
+
+    def _close_bars(self, now_ns: int) -> None:
         for bars in self.market.close_until(now_ns - BAR_GRACE_NS) if self.market.next_bar_ns else ():
             self._on_bars(bars, live=True)
+
+    def _hear(self, now_ns: int) -> None:
         for reader in self._commands:
             for command in reader.poll():
                 if int(command["kind"]) == CommandKind.SWAP_MODEL:
                     self._pending = (int(command["arg"]), int(command["command_id"]))
-        if now_ns >= self._next_medians:
-            self._next_medians = now_ns + _MEDIANS_NS
-            self.market.refresh_medians()
+
+    def _medians(self, symbol: int) -> Callable[[int], None]:
+        """The duty to look at the medians of one symbol: all at once would be felt."""
+        next_ns = 0
+
+        def duty(now_ns: int) -> None:
+            nonlocal next_ns
+            if now_ns >= next_ns:
+                next_ns = now_ns + _MEDIANS_NS
+                self.market.refresh_medians(symbol)
+
+        return duty
+
+    def _sweep(self, now_ns: int) -> None:
         if self.filter.model is None and now_ns >= self._next_retry:
             self._next_retry = now_ns + _RETRY_NS
             self._first_model()

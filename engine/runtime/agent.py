@@ -15,7 +15,8 @@ class Agent(Protocol):
         """Drain what waits; returns how much was done, 0 when idle. Never blocks."""
 
     def housekeeping(self, now_ns: int) -> None:
-        """Slow duties, every ``runtime.housekeeping_ms``."""
+        """Slow duties, every ``runtime.housekeeping_ms``. An agent with an attribute ``duties``, a tuple of functions
+        of the time, has them done one by one instead, with a look for work in between."""
 
     def on_close(self, now_ns: int) -> None:
         """Orderly handover."""

@@ -28,8 +28,10 @@ from engine.runtime.context import Context
 from engine.runtime.placement import allowed_cores, waits
 from engine.runtime.runner import (
     Loop,
+    Part,
     Seat,
     StartRefused,
+    Turn,
     freeze,
     module_of,
     prioritise,
@@ -43,7 +45,6 @@ from engine.runtime.stopping import StopRequest
 from shm.errors import ShmError
 
 NAME = "trading-host"
-Turn = Callable[[int], int]
 
 
 class Guest(Seat):
@@ -51,7 +52,7 @@ class Guest(Seat):
 
     failed: Exception | None = None
 
-    def work(self, now_ns: int) -> int:
+    def work(self, now_ns: int, rest: bool = False) -> int:
         if self.failed is not None:
             return 0
         try:
@@ -60,11 +61,18 @@ class Guest(Seat):
             self.failed = error
             return 0
 
-    def duties(self, now_ns: int) -> bool:
+    def do(self, part: Part, now_ns: int) -> None:
+        if self.failed is None:
+            try:
+                super().do(part, now_ns)
+            except Exception as error:
+                self.failed = error
+
+    def beat(self, now_ns: int) -> bool:
         if self.failed is not None:
             return False
         try:
-            return super().duties(now_ns)
+            return super().beat(now_ns)
         except Exception as error:
             self.failed = error
             return False
@@ -83,6 +91,8 @@ class Host:
         self.seats: list[Seat] = []
         self._turn: Turn = self._in_turn
         self._disarm: Callable[[], None] = lambda: None
+        self._release: Callable[[], None] = lambda: None
+        self._pending: Callable[[], bool] = lambda: False
 
     def run(self) -> int:
         """Until SIGTERM, SIGINT or the leader's end. Exit code as of ``run_service``."""
@@ -125,7 +135,10 @@ class Host:
         self.seats[0].watch = CompileWatch().start()
         loop = Loop(context, bell, waits(self._config.runtime, context.service, cores, "shared"))
         try:
-            loop.run(self.seats, lambda now_ns: self._turn(now_ns), lambda: self._stop.asked, self._beaten, self._fds)
+            loop.run(
+                self.seats, lambda now_ns, rest: self._turn(now_ns, rest), lambda: self._stop.asked, self._beaten,
+                self._fds, lambda: self._disarm(), lambda: self._pending(),
+            )  # fmt: skip
         finally:
             for seat in reversed(self.seats):
                 seat.close()
@@ -145,11 +158,14 @@ class Host:
 
     def _compose(self) -> None:
         """One turn of all: fused where all are there and can be, else one after the other."""
+        self._release()
         fused = importlib.import_module(topology.FUSED).compose(self.seats)
         self._turn = fused or self._in_turn
         self._disarm = fused.disarm if fused is not None else lambda: None
+        self._pending = fused.pending if fused is not None else lambda: False
+        self._release = fused.close if fused is not None else lambda: None
 
-    def _in_turn(self, now_ns: int) -> int:
+    def _in_turn(self, now_ns: int, rest: bool) -> int:
         done = 0
         for seat in self.seats:
             done += seat.work(seat.context.clock.now_ns())
@@ -203,7 +219,6 @@ class Host:
     # The supervisor.
 
     def _beaten(self, seat: Seat, _: bool) -> None:
-        self._disarm()
         if seat is self.seats[0]:
             self._bury()
             self._listen()

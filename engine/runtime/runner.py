@@ -13,6 +13,7 @@ import importlib
 import os
 import sys
 import traceback
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -110,6 +111,11 @@ def settle(context: Context, placed: str) -> None:
         context.heartbeat.set_core(*mine)
 
 
+Part = Callable[[int], None]
+Turn = Callable[[int, bool], int]
+"""One turn: the time, and whether it may wait for work because nothing else is to be done. Returns what was done."""
+
+
 class Seat:
     """One agent in a loop, with what is counted about it between two heartbeats."""
 
@@ -118,6 +124,7 @@ class Seat:
         self.context, self.agent = context, agent
         self.service = context.service
         self.spec = topology.service(context.service)
+        self.parts: tuple[Part, ...] = getattr(agent, "duties", (agent.housekeeping,))
         self._beat = context.heartbeat
         self._clock = context.clock
         self._work = self._loops = self._busy_ns = 0
@@ -125,7 +132,7 @@ class Seat:
         self.watch: CompileWatch | None = None
         """Counts compilations of this process; they are errors in the heartbeat. One seat of a process has it."""
 
-    def work(self, now_ns: int) -> int:
+    def work(self, now_ns: int, rest: bool = False) -> int:
         """One turn of the agent, counted."""
         done = self.agent.do_work(now_ns)
         self._loops += 1
@@ -143,6 +150,14 @@ class Seat:
     def duties(self, now_ns: int) -> bool:
         """Slow duties and a heartbeat; True when the agent has become READY just now."""
         self.agent.housekeeping(now_ns)
+        return self.beat(now_ns)
+
+    def do(self, part: Part, now_ns: int) -> None:
+        """One of ``parts``."""
+        part(now_ns)
+
+    def beat(self, now_ns: int) -> bool:
+        """A heartbeat; True when the agent has become READY just now."""
         compiled = self.watch.take() if self.watch is not None else 0
         if compiled and self.watch is not None:
             self.context.log.error("compiled after READY, in the hot loop: %s", ", ".join(self.watch.names[-compiled:]))
@@ -234,27 +249,36 @@ class Loop:
     def run(
         self,
         seats: list[Seat],
-        turn: Callable[[int], int],
+        turn: Turn,
         ended: Callable[[], bool],
         beaten: Callable[[Seat, bool], None],
         fds: Callable[[], tuple[int, ...]],
+        worked: Callable[[], None] = lambda: None,
+        pending: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Until ``ended``. ``seats`` may change in ``beaten``, which is called after each heartbeat of a seat."""
+        """Until ``ended``. ``seats`` may change in ``beaten``, which is called after each heartbeat of a seat;
+        ``worked`` is called after duties, before the next turn; duties make way for a turn when something is
+        ``pending``."""
         clock, bell, spin = self._clock, self._bell, self._wait == "busy-spin"
         next_duties = next_gc = clock.now_ns()
+        due: deque[tuple[Seat, Part | None]] = deque()
         idle = 0
         while not ended():
+            done = turn(clock.now_ns(), not due)
             now = clock.now_ns()
-            done = turn(now)
-            if now >= next_duties:
+            if not due and now >= next_duties:
                 next_duties = now + self._every_ns
-                for seat in tuple(seats):
-                    beaten(seat, seat.duties(now))
-                if now >= next_gc and not done:
-                    next_gc = now + _GC_EVERY_NS
-                    gc.collect(0)
-                bell.watch(fds())
-            if done or spin:
+                for seat in seats:
+                    due.extend((seat, part) for part in (*seat.parts, None))
+            if due:
+                self._duties(seats, due, now, beaten, pending)
+                worked()
+                if not due:
+                    if now >= next_gc and not done:
+                        next_gc = now + _GC_EVERY_NS
+                        gc.collect(0)
+                    bell.watch(fds())
+            if done or due or spin:
                 idle = 0
                 continue
             idle += 1
@@ -265,6 +289,26 @@ class Loop:
                 continue
             bell.announce()
             bell.sleep(self._sleep_s if all(seat.agent.lag() == 0 for seat in seats) else 0.0)
+
+    def _duties(
+        self,
+        seats: list[Seat],
+        due: deque[tuple[Seat, Part | None]],
+        now_ns: int,
+        beaten: Callable[[Seat, bool], None],
+        pending: Callable[[], bool],
+    ) -> None:
+        """The duties that are due, one at least, until something is pending. None stands for the heartbeat."""
+        while due:
+            seat, part = due.popleft()
+            if seat in seats:
+                if part is None:
+                    beaten(seat, seat.beat(now_ns))
+                else:
+                    seat.do(part, now_ns)
+            if pending():
+                return
+            now_ns = self._clock.now_ns()
 
 
 class AsyncRunner:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,6 @@ from engine.sim.machine import NEVER, Agenda, Disk, Killed, Processes, SimClock,
 from engine.sim.operator import OVERRIDE_DAY, Cockpit, CommandLine, Hands
 from engine.sim.recorder import SimRecorder
 from engine.strategy.protocol import Strategy
-from shm import scratch
 
 T0_NS = 1_000_000_000
 ACCOUNT = "DUSIM001"
@@ -146,7 +146,7 @@ class Stage:
         self, config: Config, seed: int, wall_ns: int, make_market: Callable[[Config], MarketSource],
         make_strategy: Callable[[], Strategy | None], *, habits: bool = True, latency_ns: int = 10_000_000,
     ) -> None:  # fmt: skip
-        self._root = scratch.make("l2dash-sim-", "/dev/shm")
+        self._root = Path(tempfile.mkdtemp(prefix="l2dash-sim-", dir="/dev/shm"))
         self.clock = SimClock(T0_NS, wall_ns)
         self.chance = random.Random(seed * 7_919 + 3)
         self._instance = PrivateInstance(config, self._root / "state", self.clock)

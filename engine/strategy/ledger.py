@@ -32,9 +32,10 @@ class _Order:
 
 
 class OrderLedger:
-    """Own working orders by intent id."""
+    """Own working orders by intent id. ``changed`` gets the symbols whose orders are not what they were."""
 
-    def __init__(self) -> None:
+    def __init__(self, changed: set[int] | None = None) -> None:
+        self._changed = set[int]() if changed is None else changed
         self._orders: dict[int, _Order] = {}
         self._cancels: dict[int, int] = {}
         """Cancel intent id -> intent id of the order it is for."""
@@ -45,12 +46,14 @@ class OrderLedger:
     def placed(
         self, intent_id: int, symbol: int, side: Side, qty: float, limit_price: float, purpose: Purpose, now_ns: int
     ) -> None:
+        self._changed.add(symbol)
         self._orders[intent_id] = _Order(symbol, side, qty, 0.0, limit_price, purpose, now_ns)
 
     def cancelling(self, cancel_id: int, target_id: int, now_ns: int) -> None:
         order = self._orders.get(target_id)
         if order is not None:
             order.cancel_ns = now_ns
+            self._changed.add(order.symbol)
             self._cancels[cancel_id] = target_id
 
     def on_state(self, intent_id: int, state: int, filled: float) -> int:
@@ -60,6 +63,7 @@ class OrderLedger:
         if order is None:
             return -1
         order.acknowledged = True
+        self._changed.add(order.symbol)
         if filled == filled:
             order.filled = max(order.filled, filled)
         if state in _TERMINAL:
@@ -74,10 +78,16 @@ class OrderLedger:
         target = self._cancels.pop(intent_id, 0)
         if target:
             if code == Refusal.UNKNOWN_ORDER:
-                self._orders.pop(target, None)
+                self._pop(target)
             return -1
+        return self._pop(intent_id)
+
+    def _pop(self, intent_id: int) -> int:
         order = self._orders.pop(intent_id, None)
-        return order.symbol if order is not None else -1
+        if order is None:
+            return -1
+        self._changed.add(order.symbol)
+        return order.symbol
 
     def of(self, symbol: int) -> tuple[Working, ...]:
         """Working orders of a symbol, as the strategy sees them."""
@@ -107,14 +117,16 @@ class OrderLedger:
 
 
 class OwnPositions:
-    """The strategy's part of each position."""
+    """The strategy's part of each position. ``changed`` gets the symbols in which it is not what it was."""
 
-    def __init__(self) -> None:
+    def __init__(self, changed: set[int] | None = None) -> None:
+        self._changed = set[int]() if changed is None else changed
         self._own: dict[int, float] = {}
         self._seen: dict[int, float] = {}
 
     def on_execution(self, symbol: int, signed_qty: float, ours: bool) -> None:
         """A fill in time order, of any source."""
+        self._changed.add(symbol)
         total = self._seen.get(symbol, 0.0) + signed_qty
         self._seen[symbol] = total
         own = self._own.get(symbol, 0.0) + (signed_qty if ours else 0.0)
@@ -126,6 +138,7 @@ class OwnPositions:
 
     def settle(self, symbol: int, held_qty: float) -> None:
         """Forget what the confirmed position no longer holds. Call only when no own order or fill is under way."""
+        self._changed.add(symbol)
         own = self._own.get(symbol, 0.0)
         if own:
             self._own[symbol] = _within(own, held_qty)

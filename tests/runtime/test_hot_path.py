@@ -22,6 +22,7 @@ from engine.procs.algo import Algo
 from engine.procs.broker_bridge import BrokerBridge
 from engine.procs.hot_path import HotPath
 from engine.procs.ml_service import MlService
+from engine.procs.rehearsal import Rehearsal
 from engine.runtime.clock import SystemClock
 from engine.runtime.compile_watch import CompileWatch
 from engine.runtime.runner import Seat
@@ -530,3 +531,81 @@ def test_a_damaged_stream_is_named_nothing_trades_on_it_and_the_session_begins_a
     world.open_books()
     world.pretend_model()
     until(lambda: (world.play(world.lean(AAPL)), world.gateway.orders)[1], "an order on the new book")
+
+
+def arrives(hot: HotPath) -> None:
+    """Wait until the socket shows something."""
+    deadline = time.monotonic() + 30.0
+    while not hot.pending():
+        assert time.monotonic() < deadline
+
+
+def test_the_rehearsal_goes_to_the_end_and_leaves_the_world_as_it_is(worlds: Callable[[bool], World]) -> None:
+    world = worlds(True)
+    world.settle()
+    assert world.hot is not None
+    world.hot.arm()
+    arrays = {**world.hot.arrays, "table": world.hot.table, "flight": world.bridge.flight[0]}
+    before = {name: array.tobytes() for name, array in arrays.items()}
+    rehearsal = Rehearsal(world.hot.table, world.hot.arrays, AAPL)
+    assert [rehearsal.play() > 100 for _ in range(5)] == [True] * 5
+    assert [name for name, array in arrays.items() if array.tobytes() != before[name]] == []
+    world.settle()
+    assert not world.gateway.orders
+    rehearsal.close()
+
+
+def test_a_host_that_polls_rehearses_when_the_agents_have_worked_and_nothing_waits(
+    worlds: Callable[[bool], World],
+) -> None:
+    world = worlds(True)
+    hot = world.hot
+    assert hot is not None
+    hot._rehearsal = Rehearsal(hot.table, hot.arrays, AAPL)
+    hot.disarm()
+    for _ in range(3):
+        hot(world.now(), True)
+    assert hot._rehearsal.count == 1
+    hot.disarm()
+    hot(world.now(), False)
+    assert hot._rehearsal.count == 1, "duties are waiting"
+    world.gateway.write(world.lean(AAPL))
+    arrives(hot)
+    hot(world.now(), True)
+    assert (hot._rehearsal.count, hot.fused_orders) == (1, 1), "a tick goes first"
+
+
+def test_the_cards_follow_positions_orders_and_stops(worlds: Callable[[bool], World]) -> None:
+    world = worlds(True)
+    world.settle()
+    hot = world.hot
+    assert hot is not None
+    world.bridge.accounts.set_open(MSFT, 7.0, 100.0)
+    world.bridge.cells.publish_position(MSFT, world.now())
+    hot.arm()
+    assert hot.arrays["cards"][MSFT]["held_qty"] == 7.0
+    world.play(world.lean(AAPL))
+    order_sent(world)
+    hot.arm()
+    assert [int(c["orders"]) for c in hot.arrays["cards"][[AAPL, MSFT]]] == [1, 0]
+    world.stop.value[0]["pause"] = 1
+    world.stop.publish()
+    hot.arm()
+    assert [int(c["clear"]) for c in hot.arrays["cards"][[AAPL, MSFT]]] == [0, 0]
+
+
+def test_ticks_are_read_without_going_back_to_the_agents(worlds: Callable[[bool], World]) -> None:
+    world = worlds(True)
+    world.settle()
+    hot = world.hot
+    assert hot is not None
+    hot.arm()
+    before = world.bridge.ticks.tail
+    sizes = (510, 520, 530)
+    for size in sizes:
+        world.gateway.write(world.gateway.row(MSFT, ASK, 3, 101.04, size))
+        arrives(hot)
+        flags = hot_path.k.turn(hot.table.ctypes.data, 1_000_000)
+        assert flags == hot_path.F.WORK
+    assert world.bridge.ticks.tail == before + len(sizes)
+    assert world.ml.ticks.waiting == 0

@@ -6,6 +6,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,8 +16,10 @@ from engine.config import ConfigError, dump, from_mapping
 from engine.domain.codes import EventKind, ServiceState, Source
 from engine.runtime import instance as instances
 from engine.runtime import universe
+from engine.runtime.clock import SystemClock
 from engine.runtime.ids import IdSource, intent_of, order_ref
 from engine.runtime.instance import InstanceRunning
+from engine.runtime.runner import Loop
 from engine.runtime.supervisor import Supervisor
 from engine.runtime.testing import TestInstance, instance
 from shm import kernels
@@ -151,6 +155,8 @@ def test_doorbell_wakes_a_sleeper_and_costs_nothing_when_nobody_sleeps(inst: Tes
 STOPPED_BEFORE_IT_STARTS = """
 import signal, sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from engine.config import load
 from engine.runtime import stopping
 from engine.runtime.runner import run_service
@@ -247,3 +253,22 @@ def test_universe_is_indexed_in_order_with_the_index_last() -> None:
 def test_a_symbol_named_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match="AMZN is named twice"):
         universe.instruments(from_mapping({"universe": {"stocks": [{"symbol": "AMZN"}, {"symbol": "AMZN"}]}}))
+
+
+def test_duties_make_way_for_a_turn_when_something_is_pending() -> None:
+    """What arrives waits for one duty at most, not for all of them; and no turn may rest while duties are left."""
+    said: list[str] = []
+    pending = iter((False, True, True))
+    context: Any = SimpleNamespace(
+        service=topology.ALGO, clock=SystemClock(0, 0),
+        config=SimpleNamespace(runtime=SimpleNamespace(housekeeping_ms=1e9)),
+    )  # fmt: skip
+    seat: Any = SimpleNamespace(
+        parts=("a", "b", "c"), do=lambda part, now_ns: said.append(part), beat=lambda now_ns: said.append("beat")
+    )
+    loop = Loop(context, SimpleNamespace(watch=lambda fds: None), "busy-spin")
+    loop.run(
+        [seat], lambda now_ns, rest: said.append("turn, may rest" if rest else "turn") or 1, lambda: len(said) > 8,
+        lambda seat, ready: None, lambda: (), lambda: said.append("worked"), lambda: next(pending, False),
+    )  # fmt: skip
+    assert said == ["turn, may rest", "a", "b", "worked", "turn", "c", "worked", "turn", "beat", "worked"]
