@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     "--messages-per-s",
     default=3.0,
     show_default=True,
-    type=click.FloatRange(0.5, 1000),
+    type=click.FloatRange(0.1, 1000),
     help="depth rows of the market",
 )
 @click.option(
@@ -40,19 +41,30 @@ if TYPE_CHECKING:
 @click.option("--strategy", default="churn", show_default=True, type=click.Choice(["churn", "regime"]))
 @click.option("--shrink", is_flag=True, help="leave out of a failing plan what it does not need")
 @click.option("--trace", type=click.Path(dir_okay=False), help="write what happened in the last seed to this file")
+@click.option(
+    "--pace", default="close", show_default=True, type=click.Choice(["close", "wide"]),
+    help="wide: look ever less often while nothing happens, 10 to 30 times as fast",
+)  # fmt: skip
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1, 64), help="seeds at a time")
+@click.option(
+    "--results", type=click.Path(dir_okay=False, path_type=Path),
+    help="a line for each finished seed; seeds that this code has finished there are not run again",
+)  # fmt: skip
+@click.option("--budget-s", default=0.0, type=click.FloatRange(0), help="begin no further seed after so many seconds")
 @json_option
 def simulate(
     seeds: int, first: int, hours: float, faults: str, per_hour: float, messages_per_s: float, cooling_s: float,
-    every_s: float, strategy: str, shrink: bool, trace: str | None, as_json: bool,
+    every_s: float, strategy: str, shrink: bool, trace: str | None, pace: str, jobs: int, results: Path | None,
+    budget_s: float, as_json: bool,
 ) -> int:  # fmt: skip
     """Run all agents, a faulty broker and an operator in one thread on a simulated clock, and check the invariants.
 
     One seed decides everything: market, latency, faults, crashes, operator. A failing seed is printed with the command
     that repeats it. Exit 1 if an invariant was broken.
     """
+    from engine.sim.campaign import BadResults, campaign, summary
     from engine.sim.plan import UnknownFaults, kinds_of
     from engine.sim.run import Ask
-    from engine.sim.run import simulate as run
 
     try:
         if faults != "harmless":
@@ -60,33 +72,35 @@ def simulate(
     except UnknownFaults as error:
         raise click.UsageError(str(error)) from error
     logging.disable(logging.WARNING)  # services that are killed by the hundred have much to say
-    failed, outcomes = 0, []
-    for seed in range(first, first + seeds):
-        ask = Ask(
+    asks = [
+        Ask(
             seed, hours, faults, per_hour, messages_per_s, cooling_s, trace=trace is not None, strategy=strategy,
-            every_s=every_s,
-        )  # fmt: skip
-        outcome = run(ask)
+            every_s=every_s, pace=pace,
+        )
+        for seed in range(first, first + seeds)
+    ]  # fmt: skip
+
+    def finished(ask: Ask, outcome: Outcome) -> None:
         if trace is not None:
             with open(trace, "w") as file:
                 file.write("\n".join(outcome.trace) + "\n")
-        outcomes.append(outcome)
-        failed += bool(outcome.broken)
         if not as_json:
             _print(ask, outcome)
         if outcome.broken and shrink:
             _shrink(ask, outcome)
+
+    try:
+        rows = campaign(asks, jobs, results, budget_s, finished)
+    except (BadResults, OSError) as error:
+        raise click.ClickException(str(error)) from error
     if as_json:
-        click.echo(json.dumps([_plain(o) for o in outcomes], indent=1, default=str))
+        click.echo(json.dumps(rows, indent=1))
     else:
-        _sum(outcomes, failed)
-    return 1 if failed else 0
-
-
-def _plain(outcome: Outcome) -> dict[str, object]:
-    return {k: v for k, v in asdict(outcome).items() if k not in ("trace", "deeds")} | {
-        "deeds": len(outcome.deeds), "speed": outcome.speed, "events": outcome.counts.events,
-    }  # fmt: skip
+        for name, value in summary(rows).items():
+            click.echo(f"{name:32} {value}")
+        if len(rows) < len(asks):
+            click.echo(f"{len(asks) - len(rows)} seeds are left: the same command goes on with them")
+    return 1 if any(row["broken"] for row in rows) else 0
 
 
 def _print(ask: Ask, o: Outcome) -> None:
@@ -101,7 +115,7 @@ def _print(ask: Ask, o: Outcome) -> None:
         click.echo(
             f"  again: l2dash simulate --seeds 1 --seed {o.seed} --hours {ask.hours:g} --faults {ask.faults} "
             f"--per-hour {ask.per_hour:g} --messages-per-s {ask.messages_per_s:g} --cooling-s {ask.cooling_s:g} "
-            f"--every-s {ask.every_s:g} --strategy {ask.strategy} --shrink --trace FILE"
+            f"--every-s {ask.every_s:g} --strategy {ask.strategy} --pace {ask.pace} --shrink --trace FILE"
         )
 
 
@@ -121,19 +135,3 @@ def _shrink(ask: Ask, outcome: Outcome) -> None:
     click.echo(f"  {len(left)} of {len(outcome.deeds)} deeds are enough:")
     for deed in left:
         click.echo(f"    {deed!r}")
-
-
-def _sum(outcomes: list[Outcome], failed: int) -> None:
-    hours = sum(o.simulated_s for o in outcomes) / 3600
-    cpu_s = sum(o.cpu_s for o in outcomes)
-    rows = {
-        "seeds": len(outcomes),
-        "simulated hours": f"{hours:,.1f}",
-        "events": f"{sum(o.counts.events for o in outcomes):,}",
-        "deeds": f"{sum(o.counts.deeds for o in outcomes):,}",
-        "KILL": sum(o.counts.kills for o in outcomes),
-        "faster than real time": f"{hours * 3600 / cpu_s:,.0f} x (by CPU), {sum(o.seconds for o in outcomes):,.0f} s",
-        "seeds with a broken invariant": failed,
-    }
-    for name, value in rows.items():
-        click.echo(f"{name:32} {value}")

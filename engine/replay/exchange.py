@@ -68,6 +68,8 @@ class SimExchange:
         self._wall = wall
         self.account = Account.opened(equity_usd, trading_day(wall(now_ns) / 1e9))
         self._orders: dict[int, HeldOrder] = {}
+        self._alive: dict[int, HeldOrder] = {}
+        """Those that worked when last asked: an order that has ended never works again."""
         self._perm_of: dict[tuple[int, int], int] = {}
         self._executions: list[n.ExecutionNews] = []
         self._out: Events = np.zeros(8192, MARKET_EVENT)
@@ -161,7 +163,7 @@ class SimExchange:
 
     def _enter(self, wire: WireOrder, client: int) -> HeldOrder:
         order = HeldOrder(1_000_001 + len(self._orders), wire, client=client or self._client_id)
-        self._orders[order.perm_id] = order
+        self._orders[order.perm_id] = self._alive[order.perm_id] = order
         self._perm_of[order.client, wire.order_id] = order.perm_id
         return order
 
@@ -198,7 +200,9 @@ class SimExchange:
         return position.quantity if position is not None else 0.0
 
     def working(self) -> list[HeldOrder]:
-        return [o for o in self._orders.values() if o.working]
+        for ended in [o.perm_id for o in self._alive.values() if not o.working]:
+            del self._alive[ended]
+        return list(self._alive.values())
 
     def open_orders(self) -> list[n.News]:
         return [*(self._open(o) for o in self.working()), n.OpenOrdersEnd()]

@@ -7,6 +7,7 @@ invariants are checked against.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from engine.broker import news as n
 from engine.broker.link import WireOrder
@@ -22,8 +23,14 @@ class FaultyExchange(SimExchange):
     clock_shift_ns = 0
     """So much is the time wrong that reqCurrentTime tells; executions have the broker's own."""
     cross_cancel = False
+    _counted = _summed = 0
     corrected_unheard = False
     """An execution of the emergency connection was corrected: the bridge learns of it at its next reconciliation."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._fills: dict[str, n.ExecutionNews] = {}
+        self._sums: dict[int, float] = {}
 
     def place(self, wire: WireOrder, t_ns: int, client: int = 0) -> list[n.News]:
         known = self.find(wire.order_id, client)
@@ -74,8 +81,20 @@ class FaultyExchange(SimExchange):
         return [n.TimeNews((self._wall(t_ns) + self.clock_shift_ns) // 1_000_000_000, 0)]
 
     def fills(self) -> dict[str, n.ExecutionNews]:
-        """By the id without its revision: the newest revision of every execution."""
-        found: dict[str, n.ExecutionNews] = {}
-        for e in self._executions:
+        """By the id without its revision: the newest revision of every execution. Not to be changed."""
+        found = self._fills
+        for e in self._executions[self._counted :]:
             found[e.exec_id.rpartition(".")[0]] = e
+        self._counted = len(self._executions)
         return found
+
+    def sums(self) -> dict[int, float]:
+        """Signed sum of all fills by symbol number."""
+        if self._summed != len(self._executions):
+            self._summed = len(self._executions)
+            by_text = {i.symbol: i.index for i in self.traded}
+            self._sums.clear()
+            for e in self.fills().values():
+                symbol = by_text[e.symbol]
+                self._sums[symbol] = self._sums.get(symbol, 0.0) + e.side * e.qty
+        return self._sums

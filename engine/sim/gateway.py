@@ -237,6 +237,13 @@ class FaultLink(SimLink):
         due = max(due, self.trouble.mute_until_ns) if due < NEVER else due
         return min(due, self.exchange.market.next_ns() + self._latency_ns)
 
+    def next_news_ns(self) -> int:
+        """When something is heard next that is neither a price nor the time of day."""
+        for due, news in self._telling:
+            if type(news) is not n.TimeNews:
+                return max(due, self.trouble.mute_until_ns)
+        return NEVER
+
     def behind(self) -> bool:
         """Is something told and not heard?"""
         return bool(self._telling or self.news)

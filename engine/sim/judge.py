@@ -13,7 +13,7 @@ import numpy as np
 from engine import topology
 from engine.broker import news as n
 from engine.broker.link import WireOrder
-from engine.domain.codes import CommandKind, EventKind, ExecKind, LinkState, Owner, Source
+from engine.domain.codes import Badge, BadgeState, CommandKind, EventKind, ExecKind, LinkState, Owner, Source
 from engine.procs.watchdog_parts.cells import Block
 from engine.procs.watchdog_parts.stops import badges_in_words
 from engine.risk.stops import Stops, effective
@@ -28,6 +28,7 @@ from engine.store.journal import journal_path
 FLAT_WITHIN_NS = 45_000_000_000
 """After KILL, with nothing in the way for so long, the account must be flat."""
 _MOST_BROKEN = 5
+_NO_STIR = (n.TimeNews, n.AccountValueNews)
 
 
 @dataclass(slots=True)
@@ -60,6 +61,7 @@ class Judge:
         self._lease = context.cell_reader("lease")
         self._broker = context.cell_reader("broker")
         self._positions = context.cell_reader("positions")
+        self._guardrails = context.cell_reader("guardrails")
         self._executions = context.ring_reader("executions", 256)
         self._watchdog = context.ring_reader("events.watchdog", 256)
         self._bridge = context.ring_reader("events.broker-bridge", 256)
@@ -84,6 +86,9 @@ class Judge:
         self.refs: dict[str, int] = {}
         self.log: list[str] | None = None
         self.changed = False
+        """A stop has been set or released."""
+        self.stirred = False
+        """Something was sent or heard that is neither a price nor the time of day."""
         self.kills: list[str] = []
 
     def begin(self, begin_ns: int) -> None:
@@ -108,6 +113,11 @@ class Judge:
         self._read_stops()
         return effective([b.value[0] for b in self._stops], [bool(b.torn) for b in self._stops])
 
+    def drift_pct(self) -> float:
+        """The largest drift from fair value if that badge keeps KILL from being released, else 0."""
+        badge = self._guardrails.read()["badges"][Badge.DRIFT]
+        return float(badge["value"]) if int(badge["state"]) != BadgeState.OK else 0.0
+
     def exposure(self, symbol: int, without: tuple[int, int] = (0, 0)) -> Exposure:
         """Truth: what is held, works, or is on its way. ``without``: (client, order id) not to count."""
         buys = sells = 0.0
@@ -125,6 +135,7 @@ class Judge:
 
     def placed(self, door: str, order: WireOrder, t_ns: int) -> None:
         self.counts.orders += 1
+        self.stirred = True
         self.note(f"{door} > order {order.order_id} {order.symbol} {order.side * order.qty:g} {order.order_type} "
                   f"{order.limit_price} {order.tif} {order.order_ref}")  # fmt: skip
         self._sender(door)
@@ -153,6 +164,7 @@ class Judge:
             )
 
     def cancelled(self, door: str, order_id: int, t_ns: int) -> None:
+        self.stirred = True
         self.note(f"{door} > cancel {order_id or 'everything'}")
         self._sender(door)
 
@@ -170,7 +182,11 @@ class Judge:
 
     def heard(self, door: str, news: n.News, t_ns: int) -> None:
         self.counts.heard += 1
-        self.note(f"{door} < {news}")
+        self.stirred |= type(news) not in _NO_STIR
+        if type(news) is n.ExecutionNews and news.req_id >= 0:  # read again at every reconnect: its id says it all
+            self.note(f"{door} < execution {news.exec_id}")
+        else:
+            self.note(f"{door} < {news}")
 
     # What is said.
 
@@ -269,12 +285,8 @@ class Judge:
     def disagreement(self) -> str:
         exchange = self.gateway.exchange
         symbols = [i.index for i in exchange.traded]
-        fills: dict[int, float] = {}
-        by_text = {i.symbol: i.index for i in exchange.traded}
-        for e in exchange.fills().values():
-            fills[by_text[e.symbol]] = fills.get(by_text[e.symbol], 0.0) + e.side * e.qty
         ours = [float(self._positions.read(s)["qty"]) for s in symbols]
-        return rules.agrees(ours, fills, [exchange.held(s) for s in symbols])
+        return rules.agrees(ours, exchange.sums(), [exchange.held(s) for s in symbols])
 
     def left(self) -> str:
         exchange = self.gateway.exchange

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import random
 import time
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from engine.sim.deeds import Deeds
 from engine.sim.invariants import Broken
 from engine.sim.judge import Counts
 from engine.sim.operator import EXCUSE_REMAINING, OVERRIDE_DAY
+from engine.sim.pace import PACES
 from engine.sim.plan import HOUR_NS, Deed, harmless, kinds_of, plan
 from engine.sim.stage import T0_NS, NotReady, Stage, synthetic
 from engine.sim.strategy import Churn
@@ -24,11 +26,17 @@ WALL_NS = 1_704_205_800_000_000_000
 _DAY_NS = 24 * HOUR_NS
 _CALM_NS = 60_000_000_000
 _RECOVERY_NS = 240_000_000_000
+_FADING_NS = 60_000_000_000
+_LONGEST_NS = 1_800_000_000_000
+_COLLECT_NS = 4 * HOUR_NS
+"""Garbage is collected this often: a collection looks at everything, and hours pass within a second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What to simulate. ``deeds`` replaces the plan that the seed gives (when shrinking). ``per_hour``: deeds."""
+    """What to simulate. ``deeds`` replaces the plan that the seed gives (when shrinking). ``per_hour``: deeds.
+
+    ``every_s``: pause of a flat symbol; ``pace``: how closely to look (``engine.sim.pace``)."""
 
     seed: int
     hours: float = 1.0
@@ -40,6 +48,7 @@ class Ask:
     trace: bool = False
     strategy: str = "churn"
     every_s: float = 4.0
+    pace: str = "close"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +107,7 @@ def simulate(ask: Ask) -> Outcome:
     gc.disable()
     stage = Stage(
         settings(ask), ask.seed, wall_ns, synthetic(ask.seed, ask.messages_per_s), strategy,
-        habits=ask.faults != "harmless", latency_ns=latency_ns,
+        habits=ask.faults != "harmless", latency_ns=latency_ns, pace=PACES[ask.pace],
     )  # fmt: skip
     judge = stage.judge
     if ask.trace:
@@ -127,7 +136,7 @@ def simulate(ask: Ask) -> Outcome:
 def _run(stage: Stage, until_ns: int) -> None:
     collect_ns = stage.clock.now
     while stage.clock.now < until_ns and not stage.judge.broken:
-        collect_ns += 600_000_000_000
+        collect_ns += _COLLECT_NS
         stage.run(min(until_ns, collect_ns))
         if stage.clock.now >= collect_ns:
             gc.collect()
@@ -142,9 +151,13 @@ def _rest(stage: Stage, ask: Ask) -> None:
         return
     if judge.stops().kill:
         judge.say(4, judge.left())
-    deadline = stage.clock.now + _RECOVERY_NS
+    calm_ns = stage.clock.now
+    deadline = calm_ns + _RECOVERY_NS
+    drift = Fading(calm_ns)
     while not judge.broken and stage.clock.now < deadline:
         stops = judge.stops()
+        if drift.fades(judge.drift_pct(), stage.clock.now):
+            deadline = max(deadline, stage.clock.now + _FADING_NS)
         bridge = stage.services["broker-bridge"].agent
         if bridge is not None and bridge.books.mismatch:
             stage.command(CommandKind.ACCEPT_POSITIONS, "cli")
@@ -159,7 +172,9 @@ def _rest(stage: Stage, ask: Ask) -> None:
         return
     stops = judge.stops()
     if stops.state != TradingState.ACTIVE or stops.symbol_block:
-        judge.say(12, f"{_RECOVERY_NS / 1e9:.0f} s after the last trouble it is {stops.state.name}: {stops}")
+        judge.say(
+            12, f"{(stage.clock.now - calm_ns) / 1e9:.0f} s after the last trouble it is {stops.state.name}: {stops}"
+        )
         return
     judge.say(2, judge.disagreement() if judge.quiet() else "")
     if stage.exchange.corrected_unheard:
@@ -172,6 +187,25 @@ def _rest(stage: Stage, ask: Ask) -> None:
     if recorder is not None:
         recorder.on_close(stage.clock.now)
         judge.journal(complete=judge.quiet())
+
+
+class Fading:
+    """Does a value that keeps KILL from being released come nearer to its end? Pure but for what it remembers.
+
+    The fair value's reference is a mean over minutes of fresh data. In a market where seconds pass between two quotes
+    it needs longer for them than the clock; waiting for it is not being stuck as long as it goes down.
+    """
+
+    def __init__(self, now_ns: int) -> None:
+        self._least, self._since_ns, self._began_ns = math.inf, now_ns, now_ns
+
+    def fades(self, value: float, now_ns: int) -> bool:
+        """``value`` NaN or 0: there is nothing to wait for. False as well after half an hour in all."""
+        if not value > 0.0 or now_ns - self._began_ns > _LONGEST_NS:
+            return False
+        if value < self._least:
+            self._least, self._since_ns = value, now_ns
+        return now_ns - self._since_ns < _FADING_NS
 
 
 def _end_troubles(stage: Stage) -> None:

@@ -1,8 +1,9 @@
 """The world on one clock: services with lives that end and begin anew, a gateway with two doors, an operator.
 
 The clock jumps from one thing that happens to the next. Duties (housekeeping, the guardrails, heartbeats) come as often
-as there is reason to look: every 25 ms while something has just gone wrong, every 4 s while nothing is at risk and
-all is well. Heartbeats and lease are renewed before anybody looks at them, so a long step is not taken for silence.
+as there is reason to look (``pace``): every 25 ms while something has just gone wrong, seldom while nothing is at risk
+and all is well. Heartbeats and lease are renewed before anybody looks at them, and what came meanwhile is heard
+before anybody judges its age, so a long step is not taken for silence.
 """
 
 from __future__ import annotations
@@ -38,17 +39,26 @@ from engine.sim.gateway import EMERGENCY, FaultLink, Gateway
 from engine.sim.judge import Judge
 from engine.sim.machine import NEVER, Agenda, Disk, Killed, Processes, SimClock, SimFiles, SimProcessWatch
 from engine.sim.operator import OVERRIDE_DAY, Cockpit, CommandLine, Hands
+from engine.sim.pace import CLOSE, HOT_NS, Pace, Situation
 from engine.sim.recorder import SimRecorder
 from engine.strategy.protocol import Strategy
 
 T0_NS = 1_000_000_000
 ACCOUNT = "DUSIM001"
-HOT_NS, WARM_NS, RISK_NS, IDLE_NS = 25_000_000, 160_000_000, 480_000_000, 4_000_000_000
 QUANTUM_HOT_NS, QUANTUM_NS, QUANTUM_IDLE_NS = 20_000_000, 200_000_000, 3_000_000_000
 """What is heard within so much time is read together, as from a socket."""
+QUANTUM_NEWS_NS = 1_000_000
+"""The same for news without prices."""
+_LONG_NS = 200_000_000
+"""After a longer step what has come meanwhile is heard first."""
 RESTART_NS = 1_000_000_000
 """A process takes at least so long until it does something: an interpreter starts, compiled code is loaded."""
+STIRRED_NS = 600_000_000
+"""After ordinary news one looks as if nothing had happened for so long."""
 _ROUNDS = 16
+SELDOM_NS = 1_000_000_000
+_SELDOM = (topology.RECORDER, topology.COCKPIT)
+"""These only listen, from rings that hold much more than a second brings: once a second is as good as always."""
 _ORDER = (topology.WATCHDOG, topology.BRIDGE, topology.ML, topology.ALGO, topology.RECORDER, topology.COCKPIT)
 
 
@@ -109,6 +119,7 @@ class Service:
         self.hung_until_ns = 0
         self.ready = False
         self.work = 0
+        self.behind = 0
         self.lives = 0
 
     def runs(self, now_ns: int) -> bool:
@@ -145,7 +156,9 @@ class Stage:
     def __init__(
         self, config: Config, seed: int, wall_ns: int, make_market: Callable[[Config], MarketSource],
         make_strategy: Callable[[], Strategy | None], *, habits: bool = True, latency_ns: int = 10_000_000,
+        pace: Pace = CLOSE,
     ) -> None:  # fmt: skip
+        self._pace = pace
         self._root = Path(tempfile.mkdtemp(prefix="l2dash-sim-", dir="/dev/shm"))
         self.clock = SimClock(T0_NS, wall_ns)
         self.chance = random.Random(seed * 7_919 + 3)
@@ -181,8 +194,10 @@ class Stage:
             topology.COCKPIT: CockpitAgent,
         }
         self._next_duty_ns = 0
-        self._hot_until_ns = 0
+        self._hot_until_ns = self._happened_ns = 0
         self._quantum_ns = QUANTUM_NS
+        self._looked_ns = self._next_seldom_ns = 0
+        self._calm = False
         self._closing = ""
         self._habits = habits
         self._depth = 0
@@ -305,39 +320,50 @@ class Stage:
 
     def heat(self, seconds: float) -> None:
         """Something has happened: look closely for a while."""
+        self._happened_ns = self.clock.now
         self._hot_until_ns = max(self._hot_until_ns, self.clock.now + int(seconds * 1e9))
+        self._next_duty_ns = min(self._next_duty_ns, self.clock.now + HOT_NS)
+
+    def stir(self) -> None:
+        """Orders and news go their ordinary way: look again soon, but not as after a fault."""
+        if not self._pace.growth:
+            return
+        self._happened_ns = max(self._happened_ns, self.clock.now - STIRRED_NS)
         self._next_duty_ns = min(self._next_duty_ns, self.clock.now + HOT_NS)
 
     def trouble(self, for_ns: int) -> None:
         self.trouble_until_ns = max(self.trouble_until_ns, self.clock.now + for_ns)
 
-    def _interval_ns(self) -> int:
+    def _situation(self) -> Situation:
         now_ns = self.clock.now
-        if now_ns < self._hot_until_ns:
-            return HOT_NS
+        services = self.services.values()
+        if any(now_ns < s.hung_until_ns for s in services):
+            return Situation.HUNG
         watchdog = self.services[topology.WATCHDOG].agent
-        whole = all(s.runs(now_ns) and s.ready for s in self.services.values())
+        whole = all(s.agent is not None and s.ready for s in services)
         if not whole or now_ns < self.trouble_until_ns or self.gateway.broker_lost or watchdog.flattening.active:
-            return WARM_NS
-        bridge = self.services[topology.BRIDGE].agent
-        if bridge.conn.state != LinkState.UP or watchdog.stops.latch.kill:
-            return WARM_NS if bridge.conn.state != LinkState.UP else RISK_NS
-        return RISK_NS if self.at_risk else IDLE_NS
-
-    @property
-    def at_risk(self) -> bool:
-        return bool(self.exchange.working()) or any(self.exchange.held(i.index) for i in self.exchange.traded)
+            return Situation.TROUBLE
+        if self.services[topology.BRIDGE].agent.conn.state != LinkState.UP:
+            return Situation.LINK_DOWN
+        if watchdog.stops.latch.kill:
+            return Situation.KILLED
+        if self.exchange.working():
+            return Situation.WORKING
+        return Situation.HELD if any(self.exchange.held(i.index) for i in self.exchange.traded) else Situation.IDLE
 
     def next_ns(self) -> int:
         now_ns = self.clock.now
+        due = min(self._next_duty_ns, self.agenda.next_ns())
+        for files in self._files.values():
+            due = min(due, files.next_ns())
+        if not self._pace.prices_wake:
+            heard = self.link.next_news_ns() if self.link is not None else NEVER
+            return max(now_ns, min(due, self.gateway.next_ns(), max(heard, now_ns + QUANTUM_NEWS_NS)))
         quantum = QUANTUM_HOT_NS if now_ns < self._hot_until_ns else self._quantum_ns
         heard = min(self.gateway.next_ns(), self.link.next_ns() if self.link is not None else NEVER)
         door = self.gateway.doors.get(EMERGENCY)
         if isinstance(door, SimSocket):
             heard = min(heard, door.next_ns())
-        due = min(self._next_duty_ns, self.agenda.next_ns())
-        for files in self._files.values():
-            due = min(due, files.next_ns())
         return max(now_ns, min(due, max(heard, now_ns + quantum)))
 
     def run(self, until_ns: int) -> None:
@@ -355,6 +381,13 @@ class Stage:
 
     def turn(self, now_ns: int) -> None:
         self.clock.now = now_ns = max(now_ns, self.clock.now)
+        if not self._pace.prices_wake:
+            if self._only_arrivals(now_ns):
+                self.gateway.pump(now_ns)
+                return
+            if now_ns - self._looked_ns > _LONG_NS:
+                self._hear_first(now_ns)
+        self._looked_ns = now_ns
         self.agenda.due(now_ns)
         for files in list(self._files.values()):
             files.settle(now_ns)
@@ -364,14 +397,35 @@ class Stage:
             self._duties(now_ns)
         self._work(now_ns, duty)
         if duty:
-            interval_ns = self._interval_ns()
+            situation = self._situation()
+            interval_ns = self._pace.interval_ns(self.clock.now, situation, self._hot_until_ns, self._happened_ns)
             self._next_duty_ns = self.clock.now + interval_ns
-            self._quantum_ns = QUANTUM_IDLE_NS if interval_ns == IDLE_NS else QUANTUM_NS
+            self._calm = situation >= Situation.WORKING
+            idle = situation == Situation.IDLE and self.clock.now >= self._hot_until_ns
+            self._quantum_ns = QUANTUM_IDLE_NS if idle else QUANTUM_NS
             self._watch_clear(now_ns)
         self.judge.look(now_ns, duty)
         if self.judge.changed:
-            self.judge.changed = False
             self.heat(1.0)
+        elif self.judge.stirred:
+            self.stir()
+        self.judge.changed = self.judge.stirred = False
+
+    def _only_arrivals(self, now_ns: int) -> bool:
+        """Is what is due now nothing but requests that reach the gateway? No service sees anything of that yet."""
+        return (
+            now_ns < self._next_duty_ns
+            and now_ns < self.agenda.next_ns()
+            and (self.link is None or now_ns < self.link.next_news_ns())
+            and all(now_ns < files.next_ns() for files in self._files.values())
+        )
+
+    def _hear_first(self, now_ns: int) -> None:
+        """What has come during a long step was heard when it came, long before this look."""
+        self.gateway.pump(now_ns)
+        for name in (topology.BRIDGE, topology.ML):
+            if self._can(name):
+                self.services[name].work += self._drive(name, self.services[name].agent.do_work)
 
     def _can(self, name: str) -> bool:
         return name != self._closing and self.services[name].runs(self.clock.now)
@@ -388,18 +442,25 @@ class Stage:
         return 0
 
     def _duties(self, now_ns: int) -> None:
+        seldom = now_ns >= self._next_seldom_ns
+        if seldom:
+            self._next_seldom_ns = now_ns + SELDOM_NS
         for name in _ORDER:
             service = self.services[name]
             if self._can(name):
                 assert service.context is not None
                 beat = service.context.heartbeat
                 assert beat is not None
-                beat.beat(now_ns, service.work, 1, service.agent.lag(), service.context.lost)
+                if seldom and name == topology.RECORDER:
+                    service.behind = service.agent.lag()
+                beat.beat(now_ns, service.work, 1, service.behind, service.context.lost)
                 service.work = 0
                 if not service.ready and service.agent.ready():
                     service.ready = True
                     beat.set_state(ServiceState.READY, now_ns)
         for name in _ORDER:
+            if name in _SELDOM and not seldom and self.services[name].ready:
+                continue
             if self._can(name):
                 self.services[name].work += self._drive(name, self.services[name].agent.do_work)
             if self._can(name):
@@ -450,12 +511,16 @@ class Stage:
     def command(self, kind: CommandKind, who: str = "cockpit", flags: int = 0, arg: float = 0.0) -> None:
         command_id = self.hands(who).command(kind, "simulated", flags, arg)
         self.judge.command(command_id, kind)
-        self.heat(0.5)
+        if self._pace.growth:
+            self.stir()
+        else:
+            self.heat(0.5)
         self._next_duty_ns = self.clock.now
 
     def habit(self) -> None:
         """Now and then the operator looks, and does what a person would do."""
-        self.agenda.add(self.clock.now + int(self.chance.uniform(3e9, 9e9)), self.habit)
+        patience = 10.0 if self._calm and self._pace.growth else 1.0
+        self.agenda.add(self.clock.now + int(self.chance.uniform(3e9, 9e9) * patience), self.habit)
         if not self._habits:
             return
         stops = self.judge.stops()

@@ -80,6 +80,24 @@ def test_a_cancel_that_waited_for_a_dead_bridge_leaves_no_bridge_without_the_rig
     assert not outcome.broken, [str(b) for b in outcome.broken]
 
 
+def test_a_release_waits_for_a_fair_value_that_learns_slowly_in_a_thin_market() -> None:
+    """Half a message a second: minutes of fresh data take longer than minutes, and DRIFT keeps KILL meanwhile."""
+    deeds = (Deed(420 * S, Kind.SHOCK, value=8.0, symbol=2, for_ns=S),)
+    ask = Ask(501, 0.125, deeds=deeds, messages_per_s=0.5, every_s=30.0, pace="wide")
+    outcome = simulate(ask)
+    assert not outcome.broken, [str(b) for b in outcome.broken]
+    assert len(outcome.kills) == 1
+    assert "DRIFT" in outcome.kills[0]
+
+
+def test_hours_with_a_fault_every_ten_minutes_take_seconds() -> None:
+    """Faster than real time by 100 x and more, also on a host that is busy with other things."""
+    outcome = simulate(Ask(7, 2.0, per_hour=6.0, messages_per_s=1.0, every_s=1800.0, pace="wide"))
+    assert not outcome.broken, [str(b) for b in outcome.broken]
+    assert outcome.counts.deeds >= 6
+    assert outcome.speed >= 100.0
+
+
 @pytest.mark.stress
 def test_a_bridge_that_read_before_the_watchdog_closed_gets_no_right_until_it_has_read_again() -> None:
     """Its books still hold what is closed already: a flatten through it would open the opposite."""
