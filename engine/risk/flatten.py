@@ -268,7 +268,7 @@ def _closing(
     quiet = now_ns - state.progress_ns >= config.quiet_ns
     if not quiet and now_ns - state.phase_ns < config.round_ns:
         return state, ()
-    if left and not _can_close(state, view, left, now_ns) and state.rounds > 0 and not view.open_orders:
+    if left and not _can_close(state, view, left, now_ns) and not view.open_orders:
         return _stuck(state, view, left, now_ns, config)
     return _confirm(state, view, now_ns)
 

@@ -41,7 +41,17 @@ class Mutant:
     line: str
 
 
+CONNECTION_TESTS = ("broker/test_connection_steps.py", "broker/test_connectivity.py")
 RULE_TESTS = ("risk/test_guardrails.py", "sim/test_decisions.py")
+
+
+def names(module: str, kind: str = "", but: tuple[str, ...] = ()) -> list[str]:
+    """The functions that a module defines itself; with ``kind``, the methods and properties of that class of it."""
+    whole = importlib.import_module(module)
+    place, prefix = (getattr(whole, kind), f"{kind}.") if kind else (whole, "")
+    found = {name: getattr(thing, "fget", thing) for name, thing in vars(place).items() if not name.startswith("__")}
+    mine = [n for n, f in found.items() if isinstance(f, types.FunctionType) and f.__module__ == module]
+    return [prefix + n for n in mine if n not in but]
 
 
 def targets() -> list[Target]:
@@ -61,7 +71,12 @@ def targets() -> list[Target]:
         Target("lease", "engine.broker.deadman", "Lease.judge", "if", ("sim/test_decisions.py",)),
         Target("pace", "engine.broker.governor", "Governor.room", "if", ("sim/test_decisions.py",)),
         Target("pace", "engine.broker.governor", "Governor.spend", "if", ("sim/test_decisions.py",)),
+        Target("link", "engine.risk.guardrails.link", "link_rule", "decision", ("risk/test_link_rule.py",)),
     ]
+    for name in names("engine.risk.flatten", but=("start", "excuse", "dumps")):
+        found.append(Target("flatten", "engine.risk.flatten", name, "decision", ("risk/test_flatten_steps.py",)))
+    for name in names("engine.broker.connectivity", "Connectivity"):
+        found.append(Target("connection", "engine.broker.connectivity", name, "decision", CONNECTION_TESTS))
     for badge, (rule, _) in RULES.items():
         module = importlib.import_module(rule.__module__)
         for name, function in vars(module).items():
@@ -74,6 +89,7 @@ def _resolve(target: Target) -> Any:
     found: Any = importlib.import_module(target.module)
     for name in target.function.split("."):
         found = getattr(found, name)
+    found = getattr(found, "fget", found)
     return getattr(found, "py_func", found)
 
 
@@ -83,9 +99,42 @@ def _tree(target: Target) -> ast.Module:
     return tree
 
 
-def _checks(tree: ast.Module, kind: str) -> list[tuple[ast.AST, str]]:
+@dataclass(frozen=True, slots=True)
+class Always:
+    """An expression that is replaced: by a constant, or by one of its own branches."""
+
+    node: ast.expr
+    by: ast.expr
+
+
+def _decisions(tree: ast.Module) -> list[tuple[ast.AST | Always, str]]:
+    """Everything that decides: each condition never true, each operand of one left out, each choice always one way."""
+    found: list[tuple[ast.AST | Always, str]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If):
+            found.append((Always(node.test, ast.Constant(False)), f"never: if {ast.unparse(node.test)}"))
+        elif isinstance(node, ast.BoolOp):
+            word = "and" if isinstance(node.op, ast.And) else "or"
+            neutral = ast.Constant(isinstance(node.op, ast.And))
+            if all(isinstance(v, ast.Attribute | ast.Name | ast.Constant) for v in node.values) and word == "or":
+                found.append((Always(node, node.values[-1]), f"always the last: {ast.unparse(node)}"))
+                continue  # a default, not a condition
+            for value in node.values:
+                found.append((Always(value, neutral), f"without: {word} {ast.unparse(value)}"))
+        elif isinstance(node, ast.IfExp):
+            for branch in (node.body, node.orelse):
+                found.append((Always(node, branch), f"always: {ast.unparse(branch)}, of {ast.unparse(node)}"))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("min", "max"):
+            for value in node.args:
+                found.append((Always(node, value), f"always: {ast.unparse(value)}, of {ast.unparse(node)}"))
+    return sorted(found, key=lambda pair: (pair[0].node.lineno, pair[0].node.col_offset))  # type: ignore[union-attr]
+
+
+def _checks(tree: ast.Module, kind: str) -> list[tuple[ast.AST | Always, str]]:
     """Nodes of the tree that are checks of this kind, with the line that names them."""
-    found: list[tuple[ast.AST, str]] = []
+    if kind == "decision":
+        return _decisions(tree)
+    found: list[tuple[ast.AST | Always, str]] = []
     for node in ast.walk(tree):
         if kind == "return" and isinstance(node, ast.Return):
             if not (isinstance(node.value, ast.Constant) and node.value.value == 0):
@@ -117,6 +166,8 @@ def _mutated(mutant: Mutant) -> types.FunctionType:
 
     class Cut(ast.NodeTransformer):
         def visit(self, here: ast.AST) -> Any:
+            if isinstance(node, Always):
+                return ast.copy_location(node.by, here) if here is node.node else self.generic_visit(here)
             if here is node:
                 if isinstance(here, ast.Return | ast.Expr):
                     return ast.copy_location(ast.Pass(), here)
@@ -199,11 +250,13 @@ class Tests:
 
     def killer(self, files: tuple[str, ...]) -> str:
         """Name of the first test that fails, "" if all pass."""
+        import pytest
+
         for file in files:
             for name, call in self.calls[file]:
                 try:
                     call()
-                except Exception:
+                except (Exception, pytest.fail.Exception):  # "did not raise" is no Exception
                     return f"{file.rpartition('/')[2]}::{name}"
         return ""
 
@@ -225,6 +278,8 @@ def collected(files: tuple[str, ...]) -> Tests:
 
 EQUIVALENT: dict[str, str] = {
     "if priority == Priority.URGENT": "the general formula gives the same for URGENT; the branch saves a comparison",
+    "always: rejects[symbol], of min(rejects[symbol], 10)": "bounds the size of a number; the next one its value",
+    "always: self.attempts, of min(self.attempts, 16)": "bounds the size of a number; the next one its value",
 }
 """Mutants that change nothing that anybody could see, each with the reason why."""
 
