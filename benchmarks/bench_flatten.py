@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import statistics
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -37,6 +36,7 @@ from engine.drill.stage import OPERATOR, Stage
 from engine.drill.timeline import Timeline, Unexpected
 from engine.drill.watch import Watch
 from engine.runtime.context import Context
+from shm import scratch
 from shm.counters import bucket_low
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -220,7 +220,7 @@ def main() -> int:
         print("  a packet socket needs root or CAP_NET_RAW: run this as root")
         return 1
     with contextlib.ExitStack() as stack:
-        models = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="l2dash-bench-"))) / "models"
+        models = stack.enter_context(scratch.directory("l2dash-bench-")) / "models"
         config = stack.enter_context(PrivateInstance(SETTINGS, models))
         try:
             return 0 if run(config, 3 if options.smoke else options.repetitions) else 1

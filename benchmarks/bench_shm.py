@@ -21,7 +21,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import shm_kernels as k
 from machine import as_before, describe, first, l2_bytes, topology
 
+from shm import scratch
 from shm.cell import RETRIES, CellWriter, cell_spec
 from shm.layouts import LEASE, TICK
 from shm.region import Region, Words
@@ -423,7 +423,7 @@ def main(arguments: list[str] | None = None) -> int:
     if len(CORES) < 2:
         print("only one core: spinning on each other would measure the scheduler; nothing was measured")
         return 1
-    root = Path(tempfile.mkdtemp(prefix="l2dash-bench-", dir="/dev/shm"))
+    root = scratch.make("l2dash-bench-", "/dev/shm")
     atexit.register(as_before)
     first()
     try:

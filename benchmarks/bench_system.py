@@ -10,7 +10,6 @@ import contextlib
 import os
 import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from system import System
 
 from engine.domain.codes import TickKind
 from engine.store.read import iter_blocks, recorded_days
+from shm import scratch
 
 
 def cpu_seconds(pids: dict[str, int]) -> dict[str, float]:
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     smoke = parser.parse_args(arguments).smoke
     seconds = 5.0 if smoke else 30.0
     print(f"machine: {describe()}")
-    root = Path(tempfile.mkdtemp(prefix="l2dash-bench-"))
+    root = scratch.make("l2dash-bench-")
     try:
         if not smoke:
             os.environ["L2DASH_CACHE_DIR"] = str(root / "cache")

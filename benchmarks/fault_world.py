@@ -13,7 +13,6 @@ import random
 import select
 import socket
 import struct
-import tempfile
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -45,6 +44,7 @@ from engine.runtime.clock import ManualClock
 from engine.runtime.context import Context
 from engine.runtime.ids import order_ref
 from engine.runtime.private import PrivateInstance
+from shm import scratch
 from shm.layouts import INTENT
 
 MS = 1_000_000
@@ -442,7 +442,7 @@ def simulate(story: Callable[[World], Coroutine[Any, Any, Any]], **world: Any) -
     clock = ManualClock(SECOND, START_WALL_NS)
 
     async def live() -> Any:
-        with tempfile.TemporaryDirectory(prefix="l2dash-faults-") as directory:
+        with scratch.directory("l2dash-faults-") as directory:
             made = World(Path(directory), clock, **world)
             await made.begin()
             try:

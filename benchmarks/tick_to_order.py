@@ -27,7 +27,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -42,6 +41,7 @@ import numpy as np  # noqa: E402
 from benchmarks import contenders  # noqa: E402
 from benchmarks.machine import as_before, describe, first  # noqa: E402
 from benchmarks.scripted_gateway import BID, ScriptedGateway  # noqa: E402
+from shm import scratch  # noqa: E402
 from shm.jit import kernel  # noqa: E402
 
 from numba import types  # noqa: E402  isort: skip
@@ -386,7 +386,7 @@ def run(rounds: int, repeats: int, pause_s: float, names: list[str], profile: st
     mine, theirs = cores[0], cores[-1]
     print(f"machine   {describe()}")
     print(f"topology  driver on core {mine}; contenders in turn on core {theirs}; loopback TCP; both sides poll")
-    directory = Path(tempfile.mkdtemp(prefix="tick-to-order-"))
+    directory = scratch.make("l2dash-bench-")
     made: list[Contender] = []
     gateways: list[ScriptedGateway] = []
     our = None
@@ -461,7 +461,7 @@ def loaded(rounds: int, repeats: int, pause_s: float) -> dict[str, Any]:
     print(f"machine   {describe()}")
     print(f"topology  ours on core {theirs}, which is its own; driver, recorder, cockpit and {STREAMS} streams "
           f"on core {mine}, the driver first")  # fmt: skip
-    directory = Path(tempfile.mkdtemp(prefix="tick-to-order-"))
+    directory = scratch.make("l2dash-bench-")
     our, load = Ours(directory, theirs), None
     stamps = {side: np.zeros(BUCKETS, np.int64) for side in ("alone", "loaded")}
     blocks: dict[str, list[list[int]]] = {side: [] for side in stamps}

@@ -59,7 +59,7 @@ MAGIC = 0x3148534144324C  # "L2DASH1"
 PAGE = 4096
 _H_MAGIC, _H_VERSION, _H_KIND, _H_DTYPE, _H_CAPACITY, _H_WORDS, _H_BYTES, H_GENERATION = range(8)
 _H_CREATOR, H_BOOT, _H_WALL, _H_MONO = 8, 9, 10, 11
-_H_WRITER, _H_WRITER_START, _H_INCARNATION = 16, 17, 18
+H_WRITER, _H_WRITER_START, _H_INCARNATION = 16, 17, 18
 _H_READY = 62
 RETIRED = -1
 """Generation of a region that has been removed."""
@@ -235,13 +235,13 @@ class Region:
         RegionReplaced if the region is no longer the one of its name.
         """
         with self._locked():
-            pid, started = int(self.words[_H_WRITER]), int(self.words[_H_WRITER_START])
+            pid, started = int(self.words[H_WRITER]), int(self.words[_H_WRITER_START])
             if pid and pid != os.getpid() and start_ticks(pid) == started:
                 raise WriterTaken(
                     f"region {self.spec.name} has a living writer, {process_name(pid)} with pid {pid}; "
                     f"this process ({process_name(os.getpid())}, pid {os.getpid()}) may not write: stop the first one"
                 )
-            self.words[_H_WRITER] = os.getpid()
+            self.words[H_WRITER] = os.getpid()
             self.words[_H_WRITER_START] = start_ticks(os.getpid())
             self.words[_H_INCARNATION] += 1
             return int(self.words[_H_INCARNATION])
@@ -289,12 +289,12 @@ class Region:
 
     @property
     def writer_alive(self) -> bool:
-        pid = int(self.words[_H_WRITER])
+        pid = int(self.words[H_WRITER])
         return bool(pid) and start_ticks(pid) == int(self.words[_H_WRITER_START])
 
     @property
     def writer_pid(self) -> int:
-        return int(self.words[_H_WRITER])
+        return int(self.words[H_WRITER])
 
     @property
     def anchors(self) -> tuple[int, int]:
@@ -327,8 +327,8 @@ def check_region(region: Region) -> list[str]:
     }
     found |= {"generation": (int(w[H_GENERATION]), region.generation)}
     broken = [f"{name}: {field} is {is_}, not {want}" for field, (is_, want) in found.items() if is_ != want]
-    if (int(w[_H_WRITER]) != 0) != (int(w[_H_INCARNATION]) > 0):
-        broken.append(f"{name}: writer pid {int(w[_H_WRITER])} with incarnation {int(w[_H_INCARNATION])}")
+    if (int(w[H_WRITER]) != 0) != (int(w[_H_INCARNATION]) > 0):
+        broken.append(f"{name}: writer pid {int(w[H_WRITER])} with incarnation {int(w[_H_INCARNATION])}")
     if region.path.exists() and stat.S_IMODE(region.path.stat().st_mode) != 0o600:
         broken.append(f"{name}: mode {stat.S_IMODE(region.path.stat().st_mode):o}, not 600")
     return broken

@@ -9,6 +9,7 @@ from engine.broker.register import Register
 from engine.domain.codes import BlockReason, LinkState, Mode, OrderState
 from engine.domain.instruments import Instrument
 from engine.risk.accounting import Accounts
+from engine.risk.reconcile import Differences
 from engine.runtime.context import Context
 
 
@@ -34,6 +35,7 @@ class Cells:
         self.positions = self._position_cell.value
         self.broker = self._broker_cell.value[0]
         self.stop = self._stop_cell.value[0]
+        self.differences = Differences(len(context.instruments))
         self._stop_flags: tuple[int, int, int] = (-1, -1, -1)
         a, b = self.account, self.broker
         a["ready"] = a["matches"] = 0
@@ -108,9 +110,9 @@ class Cells:
     def compare(self, symbol: int, now_ns: int) -> bool:
         """True if ours and the broker's agree."""
         p = self.positions[symbol]
-        agree = abs(float(p["broker_qty"]) - self._accounts.holdings[symbol].qty) <= 1e-6
-        p["mismatch_since_ns"] = 0 if agree else (int(p["mismatch_since_ns"]) or now_ns)
-        return agree
+        since_ns = self.differences.note(symbol, self._accounts.holdings[symbol].qty, float(p["broker_qty"]), now_ns)
+        p["mismatch_since_ns"] = since_ns
+        return not since_ns
 
     def publish_broker(self, now_ns: int) -> None:
         b = self.broker

@@ -19,8 +19,6 @@ REREAD_NS = 500_000_000
 """After a comparison that failed: fills may still be under way."""
 COMPARISONS = 3
 """Failed in a row, this many make a mismatch."""
-DRIFT_NS = 5_000_000_000
-"""Ours and the broker's pushed position differ for this long: compare properly."""
 
 
 class Reconciler(Books):
@@ -172,9 +170,9 @@ class Reconciler(Books):
                 self._put(life.on_link_lost(order, now_ns))
 
     def drifting(self, now_ns: int) -> bool:
-        """Does a pushed position contradict ours for too long?"""
-        since = self.cells.positions["mismatch_since_ns"]
-        return bool(((since > 0) & (now_ns - since > DRIFT_NS)).any()) and not self.live_mismatch
+        """Does a pushed position contradict ours for too long? Not while it is being read, or has been judged."""
+        busy = self.reading is not None or self.reread_ns or self.live_mismatch
+        return not busy and self.cells.differences.due(now_ns)
 
     def roll_day(self, now_ns: int) -> bool:
         today = self._today(now_ns)

@@ -6,7 +6,6 @@ import math
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,8 +40,17 @@ _COLUMNS = {"t_s": "t s", "step": "step", "who": "who", "event": "event"}
 @click.option("--kills", type=click.IntRange(1, 100_000), default=20, show_default=True, help="chaos: how many")
 @click.option("--seed", type=int, default=1, show_default=True, help="chaos: the same seed makes the same choices")
 @click.option("--minutes", type=click.FloatRange(0.1, 1_440), default=120.0, show_default=True, help="chaos: at most")
+@click.option(
+    "--keep",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="chaos: keep instance and record here; the same command again goes on, until all kills are done",
+)
 @json_option
-def drill(badges: tuple[str, ...], instance: str | None, kills: int, seed: int, minutes: float, as_json: bool) -> int:
+def drill(
+    badges: tuple[str, ...], instance: str | None, kills: int, seed: int, minutes: float, keep: Path | None,
+    as_json: bool,
+) -> int:  # fmt: skip
     """Trip a guardrail by its real cause and watch: TRIPPED, KILL, flatten, confirmed flat, cooling, reset, ACTIVE.
 
     Starts a private sim instance with shortened times, and ends it. Exit 0 only if every course was the expected one.
@@ -52,7 +60,9 @@ def drill(badges: tuple[str, ...], instance: str | None, kills: int, seed: int, 
     if any(badge.lower() == "chaos" for badge in badges):
         if len(badges) > 1 or instance:
             raise click.UsageError("chaos runs alone, on a private instance")
-        return _chaos(kills, seed, minutes, as_json)
+        return _chaos(kills, seed, minutes, keep, as_json)
+    if keep:
+        raise click.UsageError("--keep is for chaos")
     names: list[str] = []
     for badge in badges:
         found = chosen(badge)
@@ -93,9 +103,10 @@ def _on_private(names: list[str]) -> Iterator[Outcome]:
     from engine.drill.catalogue import ALL
     from engine.drill.instance import InstanceFailed, PrivateInstance, merged
     from engine.drill.scenarios import COMMON
+    from shm import scratch
 
-    with tempfile.TemporaryDirectory(prefix="l2dash-drill-models-") as scratch:
-        models = Path(scratch) / "models"
+    with scratch.directory("l2dash-drill-models-") as kept:
+        models = kept / "models"
         waiting = list(names)
         while waiting:
             first = ALL[waiting[0]]
@@ -176,9 +187,10 @@ def _play(
     return Outcome(name, scenario.title, not reason, reason, settings, timeline.shown(), figures_ms(timeline))
 
 
-def _chaos(kills: int, seed: int, minutes: float, as_json: bool) -> int:
-    """Random kills on a private instance; exit 0 only if nothing was lost, doubled or left open."""
-    from engine.drill.chaos import SETTINGS, Chaos, Round
+def _chaos(kills: int, seed: int, minutes: float, keep: Path | None, as_json: bool) -> int:
+    """Random kills on a private instance; exit 0 only if nothing was lost, doubled, left open or unexplained."""
+    from engine.drill import campaign as campaigns
+    from engine.drill.chaos import SETTINGS, Chaos
     from engine.drill.hands import Faults
     from engine.drill.instance import InstanceFailed, PrivateInstance
     from engine.drill.processes import Processes
@@ -186,22 +198,37 @@ def _chaos(kills: int, seed: int, minutes: float, as_json: bool) -> int:
     from engine.drill.timeline import Timeline
     from engine.drill.watch import Watch
     from engine.runtime.context import Context
+    from engine.runtime.supervisor import ask
+    from shm import scratch
 
-    def told(r: Round) -> None:
+    def told(r: campaigns.Round) -> None:
+        if keep is not None:
+            campaigns.save(campaign, keep)
         if not as_json:
             end = f"READY after {r.back_s:.1f} s, {r.course} after {r.agreed_s:.1f} s"
             end = f"WRONG: {r.wrong}" if r.wrong else end
-            click.echo(f"{r.number:4d}  {r.what:42s} {end}")
+            click.echo(f"{r.number:4d}  {r.what:42s} {end}" + "".join(f"; KILL by {trip}" for trip in r.trips))
 
-    with _terminated_in_order(), tempfile.TemporaryDirectory(prefix="l2dash-drill-models-") as scratch:
-        private = PrivateInstance(SETTINGS, Path(scratch) / "models")
+    try:
+        campaign = campaigns.load(keep, seed, kills) if keep is not None else campaigns.Campaign(seed, kills)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    with _terminated_in_order(), scratch.directory("l2dash-drill-models-") as kept:
+        private = PrivateInstance(SETTINGS, kept / "models", keep=keep)
         try:
             with private as config, Context.for_cli(config) as context:
                 watch = Watch(context, Timeline())
                 processes = Processes(config, private.supervisor_pid)
-                hands = OperatorHands(config)
-                stage = Stage(watch, hands, Faults(config.paper.control_port), watch.timeline, processes)
-                campaign = Chaos(stage, seed, hands.start).run(kills, seed, told, minutes * 60.0)
+                stage = Stage(
+                    watch, OperatorHands(config), Faults(config.paper.control_port), watch.timeline, processes
+                )
+
+                def stays_down() -> list[str]:
+                    return list((ask(config, "list") or {}).get("stays_down", ()))
+
+                Chaos(stage, campaign, stays_down).run(told, minutes * 60.0)
+                if keep is not None:
+                    campaigns.save(campaign, keep)
         except InstanceFailed as error:
             raise CliError(str(error)) from error
     if as_json:
@@ -210,11 +237,13 @@ def _chaos(kills: int, seed: int, minutes: float, as_json: bool) -> int:
         for line in campaign.wrong:
             click.echo(f"WRONG: {line}")
         click.echo(
-            f"{len(campaign.rounds)} of {kills} kills, seed {seed}, {campaign.elapsed_s:.0f} s, {campaign.executions} "
-            f"executions, {campaign.kills_latched} KILLs; {len(campaign.wrong)} wrong; end: {campaign.end}"
+            f"{len(campaign.rounds)} of {kills} kills, seed {seed}, {campaign.elapsed_s:.0f} s in {campaign.portions} "
+            f"portions, {campaign.executions} executions, {campaign.kills_latched} KILLs; {len(campaign.wrong)} wrong; "
+            f"end: {campaign.end}"
         )
-        for kind, count in sorted(campaign.by_kind.items()):
-            click.echo(f"  {count:4d} {kind}")
+        for title, counts in (("disturbed", campaign.by_kind), ("KILL by", campaign.by_cause)):
+            for kind, count in sorted(counts.items()):
+                click.echo(f"  {count:4d} {title}: {kind}")
     return 1 if campaign.wrong else 0
 
 

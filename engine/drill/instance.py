@@ -22,6 +22,8 @@ import tomli_w
 
 from engine.config import Config, load
 from engine.runtime.instance import InstanceRunning, living, remove
+from shm import janitor, scratch
+from shm.owner import own
 
 Sections = Mapping[str, Mapping[str, Any]]
 START_S, STOP_S = 240.0, 40.0
@@ -76,12 +78,16 @@ class PrivateInstance:
 
     ``models``: a directory of models to start with; empty trains one first (and ``keep_models`` copies it there).
     ``jumping``: ``jump`` sets the wall clock that its processes see. ``small_disk``: its state directory is a file
-    system of DISK_MB of its own, which needs root.
+    system of DISK_MB of its own, which needs root. ``keep``: a directory for its state that stays, so that the next
+    instance goes on where this one has ended.
     Raises InstanceFailed.
     """
 
-    def __init__(self, settings: Sections, models: Path, *, jumping: bool = False, small_disk: bool = False) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: Sections, models: Path, *, jumping: bool = False, small_disk: bool = False,
+        keep: Path | None = None,
+    ) -> None:  # fmt: skip
+        self._settings, self._keep = settings, keep
         self._jumping, self._small_disk = jumping, small_disk
         self._models = models
         self._lines: deque[str] = deque(maxlen=30)
@@ -92,12 +98,21 @@ class PrivateInstance:
         self.directory = Path()
 
     def __enter__(self) -> Config:
-        self.directory = Path(tempfile.mkdtemp(prefix="l2dash-drill-"))
+        self._clear()
+        if self._keep is not None:
+            self._keep.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory = self._keep or scratch.make("l2dash-drill-")
         try:
             return self._start()
         except BaseException:
             self.__exit__()
             raise
+
+    def _clear(self) -> None:
+        """Small disks of drills that were killed: a directory with a file system in it can't be removed."""
+        for left in janitor.leftovers(Path(tempfile.gettempdir()), "l2dash-drill-"):
+            if os.path.ismount(left.path / "state"):
+                subprocess.run(["umount", "-l", str(left.path / "state")], capture_output=True, check=False)
 
     def _start(self) -> Config:
         gateway, cockpit, health, control = free_ports(4)
@@ -118,7 +133,7 @@ class PrivateInstance:
         path = self.directory / "config.toml"
         path.write_text(tomli_w.dumps(merged(self._settings, private)))
         self._config = load(path)
-        if self._models.is_dir():
+        if self._models.is_dir() and not (self.directory / "state" / "models").exists():
             shutil.copytree(self._models, self.directory / "state" / "models", symlinks=True)
         # Alerts of a drill must page nobody, and nothing of the caller's instance may be touched.
         environment = {k: v for k, v in os.environ.items() if k not in _FOREIGN and not k.startswith("L2DASH_ALERT_")}
@@ -140,6 +155,7 @@ class PrivateInstance:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 said = " | ".join(self._lines) or "nothing"
                 raise InstanceFailed(f"the drill's instance is not ready; it said: {said}")
+        own(self._config.shm_dir)
         return self._config
 
     @property
@@ -197,4 +213,5 @@ class PrivateInstance:
                 remove(config)
         if self._mounted is not None:
             subprocess.run(["umount", "-l", str(self._mounted)], capture_output=True, check=False)
-        shutil.rmtree(self.directory, ignore_errors=True)
+        if self._keep is None:
+            shutil.rmtree(self.directory, ignore_errors=True)

@@ -14,7 +14,7 @@ from engine.runtime.context import Context
 from engine.runtime.instance import living
 from engine.store.incident import Incident, incidents, report
 from engine.store.journal import journal_path
-from engine.store.journal_read import JournalReader
+from engine.store.journal_read import JournalReader, Record
 
 POLL_S = 0.004
 _ENDED = {s.name for s in (OrderState.FILLED, OrderState.CANCELLED, OrderState.REJECTED, OrderState.REFUSED)}
@@ -202,6 +202,13 @@ class Watch:
         with JournalReader(self._journal) as journal:
             known = incidents(journal)
             return report(journal, known[-1]["id"]) if known else None
+
+    def stops(self) -> tuple[list[Record], list[Record]]:
+        """Every stop and release ever, and those of them that began an incident."""
+        if not self._journal.exists():
+            return [], []
+        with JournalReader(self._journal) as journal:
+            return journal.stops(), incidents(journal, limit=1_000_000)
 
     def verify_journal(self) -> str:
         """What is wrong with the chain, empty if nothing is."""

@@ -344,10 +344,11 @@ class BrokerBridge:
         self.session.read_books(now_ns)
 
     def _see_to_orders(self, now_ns: int) -> None:
-        if self.books.silence(now_ns, _PATIENCE_NS) and self.conn.state == LinkState.UP:
+        if self.conn.state != LinkState.UP:
+            return
+        if self.books.silence(now_ns, _PATIENCE_NS) or self.books.drifting(now_ns):
             self.session.want_reading_once(now_ns)
-        if self.conn.state == LinkState.UP:
-            self.desk.cancel_again(now_ns)
+        self.desk.cancel_again(now_ns)
 
     def _say(self, now_ns: int) -> None:
         self.cells.broker["last_message_ns"] = self.link.last_message_ns
@@ -375,8 +376,6 @@ class BrokerBridge:
 
     def _look_at_books(self, now_ns: int) -> None:
         if self.conn.state == LinkState.UP:
-            if self.books.drifting(now_ns):
-                self.session.want_reading()
             self.session.refresh_details(now_ns)
         self.books.roll_day(now_ns)
         self.register.prune(now_ns - _PRUNE_NS)

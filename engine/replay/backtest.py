@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from engine.runtime import universe
 from engine.runtime.clock import ManualClock
 from engine.runtime.private import PrivateInstance
 from engine.strategy.protocol import Strategy
+from shm import scratch
 
 ACCOUNT = "DUSIM001"
 LATENCY_MS = 10.0
@@ -118,7 +118,7 @@ def backtest(
         in_sample=ask.in_sample,
     )  # fmt: skip
     mine = settings(config, day.symbol, day.levels)
-    with tempfile.TemporaryDirectory(prefix="l2dash-backtest-", ignore_cleanup_errors=True) as directory:
+    with scratch.directory("l2dash-backtest-") as directory:
         state = Path(directory)
         registry = Registry(state / "models")
         trained = None

@@ -7,7 +7,6 @@ the P&L is that of the recorded fills at the replayed mid. The server takes no o
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import threading
 import time
 from collections import Counter, deque
@@ -26,6 +25,7 @@ from engine.procs.cockpit import create
 from engine.replay.session import Broker, NoTicks, Portion, Stage, _lend, _models, portions, recorded_signals
 from engine.store.files import day_number
 from engine.store.journal import journal_path, read_only
+from shm import scratch
 
 _SHOW_NS = 250_000_000
 _YEAR_NS = 365 * 86_400 * 1_000_000_000
@@ -189,7 +189,7 @@ def show(
             began[0] = (start_ns, at_s := time.monotonic())
         stopped.wait(max(0.0, at_s + (now_ns - start_ns) / 1e9 / speed - time.monotonic()))
 
-    with tempfile.TemporaryDirectory(prefix="l2dash-replay-", ignore_cleanup_errors=True) as directory:
+    with scratch.directory("l2dash-replay-") as directory:
         _lend(Registry(state_dir / "models"), Registry(Path(directory) / "models"), served)
         broker, news = Broker(state_dir, day), transitions(state_dir, day)
         stage: Shown | None = None

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from engine.store.journal import journal_path, read_only
 from engine.store.read import iter_blocks
 from engine.store.replay import Summary, summarise
 from engine.strategy.protocol import Strategy
+from shm import scratch
 from shm.layouts import EVENT, EXECUTION, INTENT, SIGNAL, SIGNAL_BAR
 
 STEP_NS = 20_000_000
@@ -314,7 +314,7 @@ def replay(config: Config, date: int | str, *, strategy: Callable[[], Strategy] 
     intents = len(broker.intents)
     found: list[Records] = []
     signals = asked = same = lives = 0
-    with tempfile.TemporaryDirectory(prefix="l2dash-replay-", ignore_cleanup_errors=True) as directory:
+    with scratch.directory("l2dash-replay-") as directory:
         ours = Registry(Path(directory) / "models")
         missing = _lend(Registry(state_dir / "models"), ours, served)
         stage: Stage | None = None

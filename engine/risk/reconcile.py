@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 TOLERANCE = 1e-6
 """Shares by which two positions may differ and still agree."""
+STEADY_NS = 1_000_000_000
+"""Differing by the same number of shares for this long is no delay of one of two messages: somebody else has traded."""
+DRIFT_NS = 5_000_000_000
+"""Differing at all for this long is read anew, however much the difference moves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,36 @@ def opening(
     if recorded_close is not None and abs(recorded_close - implied) > TOLERANCE:
         return Opening(implied, Mismatch(symbol, recorded_close, implied))
     return Opening(implied, None)
+
+
+class Differences:
+    """Since when the broker's pushed positions differ from ours, and since when by the same number of shares.
+
+    A push that follows its execution late makes a difference that moves with every fill and ends by itself. One that
+    stays as it is comes from an order that is not ours: it is worth a reading of the books at once.
+    """
+
+    def __init__(self, symbols: int) -> None:
+        self._shares = [0.0] * symbols
+        self._steady_ns = [0] * symbols
+        self._since_ns = [0] * symbols
+
+    def note(self, symbol: int, ours: float, theirs: float, now_ns: int) -> int:
+        """What both say now; returns since when they differ, 0 if they agree."""
+        shares = theirs - ours
+        if abs(shares) <= TOLERANCE:
+            self._steady_ns[symbol] = self._since_ns[symbol] = 0
+        else:
+            if not self._since_ns[symbol] or abs(shares - self._shares[symbol]) > TOLERANCE:
+                self._steady_ns[symbol] = now_ns
+            self._since_ns[symbol] = self._since_ns[symbol] or now_ns
+        self._shares[symbol] = shares
+        return self._since_ns[symbol]
+
+    def due(self, now_ns: int) -> bool:
+        """Is some difference worth a reading?"""
+        steady = any(0 < t <= now_ns - STEADY_NS for t in self._steady_ns)
+        return steady or any(0 < t <= now_ns - DRIFT_NS for t in self._since_ns)
 
 
 def confirmed(ours: float, theirs: float) -> float:

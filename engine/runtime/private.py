@@ -6,7 +6,6 @@ For simulation, replay and tests. It leaves nothing behind but what its services
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from engine.runtime import instance as instances
 from engine.runtime.clock import ManualClock
 from engine.runtime.context import Context
 from engine.runtime.ids import IdSource
+from shm import scratch
 
 SHM_ROOT = "/dev/shm"
 
@@ -38,7 +38,7 @@ class PrivateInstance:
         repeatable: bool = False,
     ) -> None:
         state_dir.mkdir(parents=True, exist_ok=True)
-        self._root = Path(tempfile.mkdtemp(prefix=prefix, dir=SHM_ROOT))
+        self._root = scratch.make(prefix, SHM_ROOT)
         mine = structs.replace(config.instance, state_dir=str(state_dir), shm_root=str(self._root))
         self.config: Config = structs.replace(config, instance=mine)
         self.clock = clock or ManualClock()

@@ -327,7 +327,8 @@ class Supervisor:
         elif verb != "list":
             return {"ok": False, "error": f"unknown verb {verb!r}: known are down, start, stop, restart, list"}
         pids = {n: c.pid for n, c in self.children.items()}
-        return {"ok": True, "pid": os.getpid(), "services": pids, "placement": self.placement}
+        down = [n for n, c in self.children.items() if c.wanted and (c.gave_up or c.refused)]
+        return {"ok": True, "pid": os.getpid(), "services": pids, "placement": self.placement, "stays_down": down}
 
     def _terminate(self, child: _Child) -> None:
         """Ask for an orderly end."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,7 @@ from engine.sim.operator import OVERRIDE_DAY, Cockpit, CommandLine, Hands
 from engine.sim.pace import CLOSE, HOT_NS, Pace, Situation
 from engine.sim.recorder import SimRecorder
 from engine.strategy.protocol import Strategy
+from shm import scratch
 
 T0_NS = 1_000_000_000
 ACCOUNT = "DUSIM001"
@@ -159,7 +159,7 @@ class Stage:
         pace: Pace = CLOSE,
     ) -> None:  # fmt: skip
         self._pace = pace
-        self._root = Path(tempfile.mkdtemp(prefix="l2dash-sim-", dir="/dev/shm"))
+        self._root = scratch.make("l2dash-sim-", "/dev/shm")
         self.clock = SimClock(T0_NS, wall_ns)
         self.chance = random.Random(seed * 7_919 + 3)
         self._instance = PrivateInstance(config, self._root / "state", self.clock)

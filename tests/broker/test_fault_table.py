@@ -11,9 +11,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import bench_faults as faults
 
-SAFE_S = {"half_open": 2.1, "mute": 2.1, "stall": 5.1, "manual_order": 5.6}
+SAFE_S = {"half_open": 2.1, "mute": 2.1, "stall": 5.1, "manual_order": 1.3}
 """Within what time the bridge is safe: silence takes a probe to be noticed, a stalled symbol its usual gap, a position
-that somebody else has made five seconds of the broker's contradiction."""
+that somebody else has made a second of the broker's unchanged contradiction."""
 ALWAYS_S = 0.05
 
 

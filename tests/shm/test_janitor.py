@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from shm import janitor
+from shm import janitor, scratch
 from shm.errors import RegionReplaced
 from shm.layouts import TICK
+from shm.owner import OWNER, own
 from shm.region import H_BOOT, Region
 from shm.ring import RingWriter, ring_spec
 
@@ -79,3 +81,85 @@ def test_whoever_maps_a_removed_instance_learns_it(shm_dir: Path) -> None:
         reader.verify_generation()
     with pytest.raises(RegionReplaced, match="region r was removed from"):
         RingWriter(region, TICK)
+
+
+MAKER = """
+import os, pathlib, sys, time
+from shm import scratch
+from shm.layouts import TICK
+from shm.region import Region
+from shm.ring import RingWriter, ring_spec
+run = scratch.make("l2dash-sim-", sys.argv[1])
+(run / "deep").mkdir()
+region = Region.create(run / "deep", ring_spec("r", TICK, 8), 1)
+if sys.argv[2] == "writes":
+    writer = RingWriter(region, TICK)
+elif os.fork() == 0:  # what a run has started may outlive it
+    writer = RingWriter(region, TICK)
+    print(os.getpid(), run, flush=True)
+    sys.stdin.read()
+    os._exit(0)
+if sys.argv[2] == "writes":
+    print(os.getpid(), run, flush=True)
+time.sleep(60)
+"""
+
+
+def run_for_once(root: Path, how: str) -> tuple[subprocess.Popen[str], int, Path]:
+    command = [sys.executable, "-c", MAKER, str(root), how]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None
+    writer, path = process.stdout.readline().split()
+    return process, int(writer), Path(path)
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_directory_of_a_run_that_was_killed_goes_when_the_next_one_is_made(shm_dir: Path) -> None:
+    process, _, path = run_for_once(shm_dir, "writes")
+    try:
+        assert janitor.sweep(shm_dir) == [], "it runs"
+    finally:
+        process.kill()
+        process.communicate()
+    (left,) = janitor.leftovers(shm_dir)
+    assert (left.path, left.why) == (path, f"of a run that was killed (pid {process.pid})")
+    mine = scratch.make("l2dash-bench-", shm_dir)
+    assert not path.exists()
+    assert [p.name for p in mine.iterdir()] == [OWNER]
+    assert janitor.leftovers(shm_dir) == []
+
+
+def test_what_a_killed_run_has_started_keeps_its_regions_while_it_writes(shm_dir: Path) -> None:
+    process, writer, path = run_for_once(shm_dir, "child writes")
+    watcher = os.pidfd_open(writer)
+    try:
+        process.kill()
+        process.wait()
+        assert janitor.sweep(shm_dir) == []
+        assert path.exists()
+    finally:
+        process.communicate()  # closes its standard input: the child ends
+    assert select.select([watcher], [], [], 30.0)[0]
+    os.close(watcher)
+    assert [left.path for left in janitor.sweep(shm_dir)] == [path]
+
+
+@pytest.mark.parametrize("words", ["", "nonsense", "12 x 3", "4711 1"])
+def test_a_directory_whose_owner_cant_be_read_is_kept(shm_dir: Path, words: str) -> None:
+    directory = instance(shm_dir, "odd").path.parent
+    (directory / OWNER).write_text(words)
+    assert janitor.sweep(shm_dir) == []
+    assert directory.exists()
+
+
+def test_an_owners_pid_that_another_process_has_now_is_a_dead_owner(shm_dir: Path) -> None:
+    directory = instance(shm_dir, "old").path.parent
+    own(directory)
+    assert janitor.leftovers(shm_dir) == []
+    words = (directory / OWNER).read_text().split()
+    (directory / OWNER).write_text(f"{words[0]} {int(words[1]) - 1} {words[2]}")
+    assert len(janitor.leftovers(shm_dir)) == 1
+    (directory / OWNER).write_text(f"{words[0]} {words[1]} {int(words[2]) - 1}")
+    assert len(janitor.leftovers(shm_dir)) == 1, "of another boot"
