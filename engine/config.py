@@ -228,6 +228,7 @@ class Runtime(Section, frozen=True):
     mlock: bool = False
     housekeeping_ms: Positive = 20.0
     hot_nice: Annotated[int, Meta(ge=-20, le=19)] = -10
+    realtime: bool = True
 
 
 class Alerts(Section, frozen=True):

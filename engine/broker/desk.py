@@ -79,6 +79,8 @@ class Desk:
         self._before: frozenset[int] = frozenset()
         """Intents that the process before us has answered."""
         self._entries: list[Verdict] = []
+        self._sent_id = 0
+        """The highest order id that has left: the broker takes rising ones only."""
         self._cancelling: set[int] = set()
         self.verdicts: list[Verdict] = []
         """Verdicts since the last flush; the caller empties it."""
@@ -224,6 +226,7 @@ class Desk:
         i = record[0]
         self._remember(int(i["intent_id"]), (int(i["source"]), bytes(i["key"])))
         order = self._order_of(record, self._ids.take(), not reducing, OrderState.SENT, t_wire_ns)
+        self._sent_id = order.order_id
         self._store(order)
         self._gate.passed(order.symbol, order.source, order.signed_qty, order.limit_price, reducing, t_wire_ns)
         self._governor.spend(Priority.URGENT if reducing else Priority.ORDER, t_wire_ns)
@@ -280,6 +283,12 @@ class Desk:
         if not self.connected or not self._gate.account[0]["connected"]:
             self._withdraw(verdict, Refusal.NOT_CONNECTED, now_ns)
             return
+        if order.order_id < self._sent_id:  # one that was numbered later has left before
+            if not self._ids.ready():
+                self._withdraw(verdict, Refusal.NOT_CONNECTED, now_ns)
+                return
+            order = self._register.renumber(order, self._ids.take())
+        self._sent_id = order.order_id
         self._link.place(self._wire(order))
         self._efficiency.requests += 1
         verdict.order = replace(order, state=OrderState.SENT, sent_ns=now_ns, changed_ns=now_ns)

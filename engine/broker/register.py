@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from engine.broker.order_store import OrderStore
 from engine.broker.orders import Order, after_restart
@@ -44,6 +45,13 @@ class Register:
             self._store.write(order)
         self.version += 1
         return old
+
+    def renumber(self, order: Order, order_id: int) -> Order:
+        """Another order id for one that has not left yet."""
+        self._intent_of_order.pop(order.order_id, None)
+        order = replace(order, order_id=order_id)
+        self.put(order)
+        return order
 
     def restore(self, now_ns: int) -> list[Order]:
         """Take the orders of the process before us from the store; returns those that were not done."""

@@ -43,7 +43,7 @@ def doctor(config_file: Path | None, instance: str | None, as_json: bool) -> int
 def examine(config: Config) -> Iterator[Finding]:
     """Every finding, in the order of the machine: processor, kernel, memory, disk, network."""
     checks: tuple[Callable[[Config], Finding], ...] = (
-        cores, isolation, governor, clock_source, clock_synchronised, memory_lock, huge_pages, open_files,
+        cores, scheduling, isolation, governor, clock_source, clock_synchronised, memory_lock, huge_pages, open_files,
         shared_memory, leftovers, kernel_cache, disk, state_directory, model, cockpit_port, health_port, gateway,
         depth_lines, entitlements,
     )  # fmt: skip
@@ -61,6 +61,26 @@ def cores(config: Config) -> Finding:
     return Finding(
         "cores", status, f"{count}: hot services share them and sleep when idle", f"{hot + 2} cores for pinned services"
     )
+
+
+def scheduling(config: Config) -> Finding:
+    """Whether the watchdog goes before everything else: as it runs, or as a process of this user would."""
+    from engine import topology
+    from engine.runtime import priority
+    from engine.runtime.instance import living
+
+    if not config.runtime.realtime:
+        return Finding("scheduling", OK, "real-time turns of the watchdog are not asked for (runtime.realtime)")
+    fix = "give the watchdog an rtprio limit of 1 (LimitRTPRIO of its unit), or SYS_NICE to its container"
+    pid = next((life.pid for life in living(config) if life.service == topology.WATCHDOG), 0)
+    if pid:
+        if priority.is_first(pid):
+            return Finding("scheduling", OK, "the watchdog runs before everything else (SCHED_RR)")
+        return Finding("scheduling", WARN, f"the watchdog (pid {pid}) has no real-time turns", fix)
+    refused = priority.trial()
+    if refused:
+        return Finding("scheduling", WARN, f"no real-time turns for the watchdog: {refused}", fix)
+    return Finding("scheduling", OK, "the watchdog may run before everything else (SCHED_RR)")
 
 
 def isolation(config: Config) -> Finding:

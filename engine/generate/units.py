@@ -106,6 +106,7 @@ def _service_unit(s: Service) -> str:
         "KillMode=mixed",
         f"OOMScoreAdjust={-900 if s.hot else -300}",
         *([f"Nice={-10}"] if s.hot else []),
+        *(["LimitRTPRIO=1"] if s.name == topology.WATCHDOG else []),
         "LimitMEMLOCK=infinity",
         "LimitNOFILE=65536",
         _ENVIRONMENT.rstrip(),

@@ -22,6 +22,7 @@ from engine.procs.watchdog_parts.commands import Commands
 from engine.procs.watchdog_parts.flattening import Flattening
 from engine.procs.watchdog_parts.guard import Guard
 from engine.procs.watchdog_parts.host import Host
+from engine.procs.watchdog_parts.later import LateFiles
 from engine.procs.watchdog_parts.pace import Pace, ask_for_short_slice
 from engine.procs.watchdog_parts.publish import Publisher
 from engine.procs.watchdog_parts.stops import Stops, badges_in_words
@@ -45,6 +46,7 @@ OBSERVE_NS = 30_000_000_000
 SYNCING_SEND_NS = 5_000_000_000
 """A reconciliation that stays open this long must not keep a flatten from closing what the broker has confirmed."""
 PERIOD_LIMIT_NS = 1_500_000
+REHEARSAL_NS = 100_000_000
 
 
 class Watchdog:
@@ -55,7 +57,7 @@ class Watchdog:
         self._ctx = ctx
         self._file_errors: queue.SimpleQueue[tuple[Path, str]] = queue.SimpleQueue()
         host = host or Host(ctx)
-        self._files = host.files(lambda path, error: self._file_errors.put((path, str(error))))
+        self._files = LateFiles(host.files(lambda path, error: self._file_errors.put((path, str(error)))))
         self.senses = Senses(ctx, host.process())
         self.stops = Stops(ctx, self._files)
         self.flattening = Flattening(ctx, self.senses, self._files, lambda: self.takeover.epoch)
@@ -77,6 +79,9 @@ class Watchdog:
         self._observe_until_ns = 0
         self._pace = Pace(FAST_NS)
         self._next_slow = 0
+        self._rehearses = False
+        """Not on a simulated clock, where nothing gets cold."""
+        self._next_rehearsal_ns = 0
         self._last_cycle_ns = 0
         self._cycles = 0
         self._known = False
@@ -103,6 +108,7 @@ class Watchdog:
         if isinstance(self._ctx.clock, SystemClock):
             self._pace.arm(now_ns)
             ask_for_short_slice()
+            self._rehearses = True
         self._known = True
 
     def _recall_index(self) -> None:
@@ -132,6 +138,16 @@ class Watchdog:
         )
 
     def do_work(self, now_ns: int) -> int:
+        events, files = self._ctx.events, self._files
+        events.hold()
+        files.hold()
+        try:
+            return self._turn(now_ns)
+        finally:
+            events.release()
+            files.release()
+
+    def _turn(self, now_ns: int) -> int:
         count = self._ticks.poll_count()
         if count and self._index >= 0:
             breach_ns = self._scan(self._ticks.buffer, count)
@@ -178,6 +194,9 @@ class Watchdog:
         self.stops.poll(now_ns)
         self._publish(now_ns)
         self._dayfile.update(guard.day.day, self.takeover.epoch, senses, now_ns)
+        if self._rehearses and now_ns >= self._next_rehearsal_ns:
+            self._next_rehearsal_ns = now_ns + REHEARSAL_NS
+            self.flattening.rehearse(now_ns)
 
     def _adopt(self, now_ns: int) -> None:
         """Stops that another source has set become ours: persisted, journaled, acted upon."""

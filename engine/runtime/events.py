@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from engine.domain.codes import EventKind
 from engine.domain.instruments import ALL_SYMBOLS
@@ -13,11 +14,23 @@ _NAN = math.nan
 
 
 class EventWriter:
-    """Fills EVENT records (see ``shm.layouts``) and publishes them one at a time."""
+    """Fills EVENT records (see ``shm.layouts``) and publishes them one at a time.
+
+    Between ``hold`` and ``release`` they wait, in order: for whoever has something more urgent to do first.
+    """
 
     def __init__(self, ring: RingWriter, clock: Clock) -> None:
         self._ring = ring
         self._clock = clock
+        self._held: list[tuple[Any, ...]] | None = None
+
+    def hold(self) -> None:
+        self._held = []
+
+    def release(self) -> None:
+        held, self._held = self._held, None
+        for fields in held or ():
+            self._publish(fields)
 
     def emit(
         self,
@@ -35,15 +48,21 @@ class EventWriter:
         price: float = _NAN,
         text: str = "",
         now_ns: int = 0,
-    ) -> int:
-        """Publish one event; returns its sequence. ``text`` is cut to 176 bytes of UTF-8."""
+    ) -> None:
+        """Publish one event. ``text`` is cut to 176 bytes of UTF-8."""
         now_ns = now_ns or self._clock.now_ns()
-        record = self._ring.record
-        record[0] = (
+        fields = (
             0, now_ns, self._clock.wall_ns(now_ns), kind, code, symbol, severity, source,
-            ref_id, ref2, value, limit, qty, price, _cut(text),
+            ref_id, ref2, value, limit, qty, price, text,
         )  # fmt: skip
-        return self._ring.publish_record()
+        if self._held is None:
+            self._publish(fields)
+        else:
+            self._held.append(fields)
+
+    def _publish(self, fields: tuple[Any, ...]) -> None:
+        self._ring.record[0] = (*fields[:-1], _cut(fields[-1]))
+        self._ring.publish_record()
 
 
 def _cut(text: str) -> bytes:

@@ -26,6 +26,7 @@ from engine.domain.codes import ServiceState
 from engine.runtime.compile_watch import CompileWatch
 from engine.runtime.context import Context
 from engine.runtime.placement import allowed_cores, waits
+from engine.runtime.priority import prioritise
 from engine.runtime.runner import (
     Loop,
     Part,
@@ -34,7 +35,6 @@ from engine.runtime.runner import (
     Turn,
     freeze,
     module_of,
-    prioritise,
     say_crash,
     say_state,
     say_unlocked,

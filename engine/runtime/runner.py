@@ -25,6 +25,7 @@ from engine.runtime.compile_watch import CompileWatch
 from engine.runtime.context import Context
 from engine.runtime.notify import Notifier
 from engine.runtime.placement import affinity, allowed_cores, waits
+from engine.runtime.priority import prioritise
 from engine.runtime.stopping import SIGNALS, StopRequest
 from shm.errors import ShmError
 
@@ -209,17 +210,6 @@ class Runner:
         self._notifier.send("WATCHDOG=1")
         if became_ready:
             self._notifier.send("READY=1")
-
-
-def prioritise(context: Context) -> None:
-    """On a shared host a busy neighbour must not starve the lease. Not SCHED_FIFO: a spinning loop would starve the
-    kernel's own threads."""
-    nice = context.config.runtime.hot_nice
-    if topology.service(context.service).hot and nice:
-        try:
-            os.setpriority(os.PRIO_PROCESS, 0, nice)
-        except PermissionError:
-            context.log.info("no permission to set priority %d: running at 0", nice)
 
 
 def say_unlocked(context: Context) -> None:

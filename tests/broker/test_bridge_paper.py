@@ -66,6 +66,31 @@ def test_order_is_filled_and_the_position_cell_agrees_with_the_broker(rig: Rig, 
     assert account["intents"][Source.OPERATOR - 1] - before["intents"][Source.OPERATOR - 1] == 1
 
 
+def test_closes_that_leave_in_another_order_than_they_came_are_all_accepted(rig: Rig) -> None:
+    """The largest exposure leaves first, and the broker takes rising order ids only."""
+    for symbol, qty in enumerate((5, 40, 20)):
+        rig.filled(symbol, qty)
+    rig.run(0.25)  # past the window of duplicates
+    rig.command(CommandKind.CANCEL_ALL)  # it waits in the queue of urgent messages, and so does what comes after it
+    closes = [rig.order(s, -rig.qty(s), source=Source.WATCHDOG, flags=3) for s in range(3)]
+    rig.until(lambda: not any(rig.qty(s) for s in range(3)), what="flat")
+    assert [rig.states(intent)[-1] for intent in closes] == [OrderState.FILLED] * 3
+    sent = [e for e in rig.seen if e["kind"] == EventKind.ORDER_STATE and e["code"] == OrderState.SENT]
+    left = [(int(e["symbol"]), int(e["ref2"])) for e in sent if int(e["ref_id"]) in closes]
+    assert [number for _, number in left] == sorted(number for _, number in left)
+    assert left[0][0] != 0, "not the smallest first"
+
+
+def test_an_entry_that_was_numbered_before_a_reducing_order_leaves_after_it_and_is_accepted(rig: Rig) -> None:
+    rig.filled(0, 30)
+    rig.run(0.25)
+    entry = rig.order(1, 10)
+    reduce = rig.order(0, -30, source=Source.ALGO, flags=1)
+    rig.until(lambda: rig.qty(0) == 0.0 and rig.qty(1) == 10.0, what="both filled")
+    assert rig.states(entry)[-1] == rig.states(reduce)[-1] == OrderState.FILLED
+    assert any("Duplicate" in text for text in rig.texts(EventKind.ORDER_STATE)) is False
+
+
 def test_working_order_is_shown_and_cancelled(rig: Rig) -> None:
     intent = rig.order(1, 10, limit=rig.near(1, -0.03))
     rig.until(lambda: OrderState.WORKING in rig.states(intent))

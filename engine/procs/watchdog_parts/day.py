@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine.procs.watchdog_parts.cells import Senses
+from engine.procs.watchdog_parts.later import LateFiles
 from engine.risk.guardrails import kernels as k
 from engine.risk.guardrails.dd import Day, DdState
-from engine.risk.latch import FileWriter
 
 FILE = "risk.json"
 VERSION = 1
@@ -58,7 +59,7 @@ def load(path: Path, senses: Senses, session: int) -> tuple[DdState, int, str]:
 class DayFile:
     """Writes ``risk.json`` when something in it has changed, at most once a second, and at once for a trip."""
 
-    def __init__(self, path: Path, files: FileWriter) -> None:
+    def __init__(self, path: Path, files: LateFiles) -> None:
         self._path, self._files = path, files
         self._written: tuple[object, ...] = ()
         self._next_ns = 0
@@ -73,4 +74,4 @@ class DayFile:
         if not urgent and now_ns < self._next_ns:
             return
         self._written, self._next_ns = key, now_ns + 1_000_000_000
-        self._files.write(self._path, encode(day, epoch, senses))
+        self._files.write(self._path, partial(encode, day, epoch, senses))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -23,12 +24,12 @@ from engine.domain.codes import (
 )  # fmt: skip
 from engine.domain.instruments import ALL_SYMBOLS
 from engine.procs.watchdog_parts.cells import Senses
+from engine.procs.watchdog_parts.later import LateFiles
 from engine.risk import flatten as fl
 from engine.risk import latch as latches
 from engine.risk.guardrails import kernels as k
-from engine.risk.latch import FileWriter
 from engine.runtime.context import Context
-from shm.ring import RingFull
+from shm.ring import Records, RingFull
 
 FILE = "flatten.json"
 VERDICT_NS = 5_000_000_000
@@ -36,6 +37,14 @@ VERDICT_NS = 5_000_000_000
 
 LOOK_NS = 10_000_000
 """How often an idle driver looks at the bridge's news and at whether the account is still flat."""
+
+# Plain numbers: a flag of an enumeration costs more than the rest of a record.
+_NEW, _WATCHDOG, _DAY = int(IntentKind.NEW), int(Source.WATCHDOG), int(TimeInForce.DAY)
+_MARKET, _LIMIT = int(OrderType.MKT), int(OrderType.LMT)
+_CLOSE = int(IntentFlag.REDUCE_ONLY | IntentFlag.FLATTEN)
+_CLOSE_OUTSIDE = _CLOSE | int(IntentFlag.OUTSIDE_RTH)
+
+_SPARE = (0,)
 
 
 @dataclass(slots=True)
@@ -50,7 +59,7 @@ class _Own:
 class Flattening:
     """At most one flatten at a time; it ends only flat."""
 
-    def __init__(self, ctx: Context, senses: Senses, files: FileWriter, epoch: Callable[[], int]) -> None:
+    def __init__(self, ctx: Context, senses: Senses, files: LateFiles, epoch: Callable[[], int]) -> None:
         self._ctx, self._senses, self._files, self._epoch = ctx, senses, files, epoch
         self._counters = ctx.counters
         self._config = fl.FlattenConfig()
@@ -62,7 +71,7 @@ class Flattening:
         self._rejected = 0
         self._path = ctx.state_dir / FILE
         self._boot = latches.boot_id()
-        self._written = b""
+        self._written: fl.Flatten | None = None
         self.state = self._published = fl.Flatten()
         self.flat_since_ns = 0
         self._next_look_ns = 0
@@ -235,31 +244,42 @@ class Flattening:
             )
         self._ctx.wake(topology.BRIDGE)
 
+    def rehearse(self, now_ns: int) -> None:
+        """Go through all that a breach needs, without a word to anybody, so that none of it is met for the first time.
+
+        Code and data that have not been touched for a while take three times as long.
+        """
+        if self.state.active or self.paused_for_takeover:
+            return
+        state = fl.start(1, len(self._senses.names), source=0, reason="", cause_ns=now_ns, now_ns=now_ns)
+        _, actions = fl.step(state, self.view(True), now_ns, self._config)
+        self._intents([a for a in actions if isinstance(a, fl.Close)], now_ns, [0] * len(actions))
+        self._order(CommandKind.CANCEL_ALL, 0, now_ns)
+
     def _publish_closes(self, closes: list[fl.Close], now_ns: int) -> None:
         """All closes in one publish, so that the bridge finds them together and writes them together."""
-        records = np.zeros(len(closes), self._orders.dtype)
-        for record, close in zip(records, closes, strict=True):
-            market = math.isnan(close.limit)
-            intent_id = self._ctx.ids.next(Source.WATCHDOG)
-            record["t_socket_ns"] = self.state.cause_ns
-            record["t_intent_ns"] = now_ns
-            record["intent_id"] = intent_id
-            record["symbol"], record["kind"], record["source"] = close.symbol, IntentKind.NEW, Source.WATCHDOG
-            record["side"] = int(close.side)
-            record["order_type"] = OrderType.MKT if market else OrderType.LMT
-            record["tif"] = TimeInForce.DAY
-            flags = IntentFlag.REDUCE_ONLY | IntentFlag.FLATTEN
-            record["flags"] = flags if market else flags | IntentFlag.OUTSIDE_RTH
-            record["qty"] = close.qty
-            record["limit_price"] = math.nan if market else self._rounded(close)
-            record["epoch"] = self._epoch()
+        ids = [self._ctx.ids.next(Source.WATCHDOG) for _ in closes]
+        records = self._intents(closes, self._ctx.clock.now_ns(), ids)
+        for intent_id, close in zip(ids, closes, strict=True):
             self._own[intent_id] = _Own(close.symbol, close.qty * int(close.side), now_ns)
         try:
             self._orders.publish(records)
         except RingFull:
-            for record in records:
-                self._own.pop(int(record["intent_id"]), None)
+            for intent_id in ids:
+                self._own.pop(intent_id, None)
             raise
+
+    def _intents(self, closes: list[fl.Close], written_ns: int, ids: list[int]) -> Records:
+        records = np.zeros(len(closes), self._orders.dtype)
+        epoch = self._epoch()
+        for n, close in enumerate(closes):
+            market = math.isnan(close.limit)
+            records[n] = (
+                0, self.state.cause_ns, written_ns, ids[n], close.symbol, _NEW, _WATCHDOG, int(close.side),
+                _MARKET if market else _LIMIT, _DAY, _CLOSE if market else _CLOSE_OUTSIDE, close.qty,
+                math.nan if market else self._rounded(close), 0, 0, b"", 0, epoch, 0, (0, 0, 0), 0,
+            )  # fmt: skip
+        return records
 
     def _rounded(self, close: fl.Close) -> float:
         """On the price increment, away from the touch."""
@@ -269,15 +289,17 @@ class Flattening:
 
     def command(self, kind: CommandKind, now_ns: int, *, wake: bool = True) -> None:
         """Publish one command to the bridge."""
-        record = self._commands.record
-        record[0] = 0
-        r = record[0]
-        r["t_ns"], r["command_id"] = now_ns, self._ctx.ids.next(Source.WATCHDOG)
-        r["symbol"], r["kind"], r["source"] = ALL_SYMBOLS, int(kind), int(Source.WATCHDOG)
-        r["who"], r["reason"] = b"watchdog", self.state.reason.encode()[:48]
+        self._order(kind, self._ctx.ids.next(Source.WATCHDOG), now_ns)
         self._commands.publish_record()
         if wake:
             self._ctx.wake(topology.BRIDGE)
+
+    def _order(self, kind: CommandKind, command_id: int, now_ns: int) -> None:
+        """Fill the record of the next command."""
+        reason = self.state.reason.encode()[:48]
+        self._commands.record[0] = (
+            0, now_ns, command_id, ALL_SYMBOLS, int(kind), _WATCHDOG, 0, 0.0, b"watchdog", reason, *_SPARE
+        )  # fmt: skip
 
     def _watch_flat(self, now_ns: int) -> None:
         """Confirmed flat lasts until something is held or works again; what an operator has excused may stay."""
@@ -343,7 +365,6 @@ class Flattening:
         c["open_orders"], c["source"] = self._senses.working(), s.source
         self._cell.publish()
         self._published = s
-        data = fl.dumps(s)
-        if data != self._written:
-            self._written = data
-            self._files.write(self._path, data)
+        if s != self._written:
+            self._written = s
+            self._files.write(self._path, partial(fl.dumps, s))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from engine.domain.codes import Badge, BlockReason, EventKind, Severity, Source
+from engine.procs.watchdog_parts.later import LateFiles
 from engine.risk import latch as latches
-from engine.risk.latch import FileWriter, Latch, StopEvent
+from engine.risk.latch import Latch, StopEvent
 from engine.runtime.context import Context
 
 
@@ -20,7 +22,7 @@ def reasons_in_words(mask: int) -> str:
 class Stops:
     """Latches at once in shared memory, then on disk; releases on disk first, then in shared memory."""
 
-    def __init__(self, ctx: Context, files: FileWriter) -> None:
+    def __init__(self, ctx: Context, files: LateFiles) -> None:
         self._ctx = ctx
         self._counters = ctx.counters
         self._files = files
@@ -153,7 +155,7 @@ class Stops:
             self._event(event, text, Severity.ROUTINE, source, self._ctx.clock.now_ns())
             done()
 
-        self._files.write(self._path, latches.encode(released))
+        self._files.write(self._path, partial(latches.encode, released))
         self._pending = (released, finish, failed)
 
     @property
@@ -196,7 +198,7 @@ class Stops:
         self._cell.publish()
 
     def _write(self) -> None:
-        self._files.write(self._path, latches.encode(self.latch))
+        self._files.write(self._path, partial(latches.encode, self.latch))
 
     def _event(self, code: StopEvent, text: str, severity: Severity, source: int, now_ns: int) -> None:
         self._ctx.events.emit(

@@ -1,0 +1,81 @@
+"""Who runs first on a host that is shared: the hot services before others, the watchdog before everything.
+
+The watchdog works for a fraction of a millisecond and sleeps again, so it may have real-time turns (SCHED_RR) where
+they are granted: whatever computes is put aside the moment its tick or timer comes. A fault that made it spin must not
+starve the host: after ``TURN_US`` without a sleep the kernel's SIGXCPU takes it back to an ordinary priority. Other
+hot services, which may spin, get a nice value only: in real time they would starve the kernel's own threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import threading
+
+from engine import topology
+from engine.runtime.context import Context
+
+TURN_US = 200_000
+LEVEL = 1
+
+
+def prioritise(context: Context) -> None:
+    """Take the priority that the settings allow and the host grants. Logs what was not granted."""
+    runtime = context.config.runtime
+    if context.service == topology.WATCHDOG and runtime.realtime:
+        refused = go_first()
+        if not refused:
+            return
+        context.log.info("no real-time turn (%s): running at nice %d if that is permitted", refused, runtime.hot_nice)
+    if topology.service(context.service).hot and runtime.hot_nice:
+        try:
+            for thread in _threads():  # a helper that waits for the processor with the interpreter's lock holds up all
+                os.setpriority(os.PRIO_PROCESS, thread, runtime.hot_nice)
+        except PermissionError:
+            context.log.info("no permission to set priority %d: running at 0", runtime.hot_nice)
+
+
+def go_first() -> str:
+    """Real-time turns for this process, called by its main thread; why not, if they are not granted."""
+    _, hard = resource.getrlimit(resource.RLIMIT_RTTIME)
+    resource.setrlimit(resource.RLIMIT_RTTIME, (TURN_US, hard))
+    signal.signal(signal.SIGXCPU, _step_back)
+    return _take(_threads())
+
+
+def _threads() -> list[int]:
+    return [int(name) for name in os.listdir("/proc/self/task")]
+
+
+def _take(threads: list[int]) -> str:
+    try:
+        for thread in threads:
+            os.sched_setscheduler(thread, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(LEVEL))
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def _step_back(*_: object) -> None:
+    for thread in _threads():
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+
+
+def trial() -> str:
+    """Why a process of this user would not be granted real-time turns; empty if it would. Tried by a short thread."""
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.append(_take([0])))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def is_first(pid: int) -> bool:
+    """Does a process's main thread have real-time turns? False if it is gone."""
+    try:
+        return os.sched_getscheduler(pid) & ~os.SCHED_RESET_ON_FORK == os.SCHED_RR
+    except OSError:
+        return False
