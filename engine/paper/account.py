@@ -67,7 +67,9 @@ class Account:
     realized_total: float = 0.0
     day: str = ""
     day_start_equity: float = 0.0
-    month_shares: float = 0.0  # what the tiered commissions count
+    month_shares: float = 0.0  # what the tiered commissions of stocks count
+    month_pair_usd: float = 0.0  # and those of currency pairs
+    pairs: frozenset[int] = frozenset()  # symbols that are currency pairs
 
     @classmethod
     def opened(cls, equity: float, day: str) -> Account:
@@ -84,7 +86,10 @@ class Account:
         if signed_quantity == 0:
             raise ValueError(f"fill of symbol {symbol} has quantity 0; a fill moves a position")
         position = self.positions.setdefault(symbol, Position())
-        self.month_shares += abs(signed_quantity)
+        if symbol in self.pairs:
+            self.month_pair_usd += abs(signed_quantity) * price
+        else:
+            self.month_shares += abs(signed_quantity)
         cash = -signed_quantity * price - commission
         self.cash += cash
         position.day_flow += cash
@@ -121,6 +126,10 @@ class Account:
         else:
             position.realized_day -= change
             self.realized_total -= change
+
+    def month_of(self, symbol: int) -> float:
+        """What counts for the commission of the next order: shares of the month, of currency pairs USD."""
+        return self.month_pair_usd if symbol in self.pairs else self.month_shares
 
     def equity(self, marks: Mapping[int, float]) -> float:
         """Net liquidation value at ``marks`` (price by symbol; every held symbol must be there)."""
@@ -167,7 +176,7 @@ class Account:
     def roll_day(self, day: str, marks: Mapping[int, float]) -> None:
         """Begin a new trading day: P&L of the day restarts, flat positions are forgotten."""
         if day[:6] != self.day[:6]:
-            self.month_shares = 0.0
+            self.month_shares = self.month_pair_usd = 0.0
         self.day = day
         self.day_start_equity = self.equity(marks)
         self.positions = {s: p for s, p in self.positions.items() if p.quantity}

@@ -79,6 +79,11 @@ class Catalog:
         self._by_con_id = {i.con_id: i for i in instruments}
         self._by_symbol = {i.symbol: i for i in instruments} | {local_symbol(i): i for i in instruments}
 
+    @property
+    def pairs(self) -> frozenset[int]:
+        """Symbols that are currency pairs."""
+        return frozenset(s for s, i in self.instruments.items() if i.sec_type == "CASH")
+
     def __getitem__(self, symbol: int) -> Instrument:
         return self.instruments[symbol]
 

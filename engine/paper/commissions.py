@@ -1,13 +1,15 @@
-"""IBKR's two commission tables for US stocks, fixed and tiered, as pure functions of what one order has traded.
+"""IBKR's commissions as pure functions of what one order has traded: two tables for US stocks, one for currencies.
 
 Fixed: 0.005 USD a share, at least 1.00, at most 1 % of the value. Tiered: by the shares of the month, at least 0.35,
 at most 1 % of the value, plus what exchanges, clearing and regulators take. Third-party fees change a few times a
 year: these are the figures of early 2024 (SEC section 31, FINRA's trading activity fee, NSCC clearing; exchange fees
-as of the listing venues), good enough to see their effect, not to reconcile a statement.
+as of the listing venues), good enough to see their effect, not to reconcile a statement. Currency pairs know one table
+only, whatever is chosen for stocks: basis points of the value by the value of the month, and a minimum for each order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 FIXED_PER_SHARE = 0.005
@@ -30,11 +32,19 @@ SEC_OF_SALES = 0.0000278
 TAF_PER_SHARE_SOLD = 0.000166
 TAF_MAXIMUM = 8.30
 
+PAIR_TIERS: tuple[tuple[float, float, float], ...] = (
+    (1e9, 0.20, 2.00),
+    (2e9, 0.15, 1.50),
+    (5e9, 0.10, 1.25),
+    (float("inf"), 0.08, 1.00),
+)
+"""USD traded in a month up to which so many basis points hold, and the minimum of an order in USD."""
+
 
 @dataclass(slots=True)
 class Traded:
-    """What one order has traded so far: shares, value in USD, whether it sells, shares that added liquidity, and the
-    shares that the account had traded in the month before it."""
+    """What one order has traded so far: shares, value in USD, whether it sells, shares that added liquidity, and what
+    the account had traded in the month before it: shares, of currency pairs USD."""
 
     shares: float
     value: float
@@ -72,4 +82,28 @@ def tiered(traded: Traded) -> float:
     return round(charged + exchange + clearing + regulators, 6)
 
 
-SCHEDULES = {"fixed": fixed, "tiered": tiered}
+def pair(traded: Traded) -> float:
+    """USD for all executions of an order of a currency pair together."""
+    if traded.shares <= 0:
+        return 0.0
+    charged, least = 0.0, 0.0
+    done, end = traded.month_before, traded.month_before + traded.value
+    for limit, rate_bps, minimum in PAIR_TIERS:
+        if done < limit:
+            part = min(end, limit) - done
+            charged += part * rate_bps / 1e4
+            done += part
+            least = least or minimum  # of the tier in which the order began
+        if done >= end:
+            break
+    return round(max(charged, least), 6)
+
+
+Schedule = Callable[[Traded], float]
+
+SCHEDULES: dict[str, Schedule] = {"fixed": fixed, "tiered": tiered}
+
+
+def schedule_of(table: str, sec_type: str) -> Schedule:
+    """What an instrument is charged by; ``table`` is that of stocks."""
+    return pair if sec_type == "CASH" else SCHEDULES[table]

@@ -21,6 +21,14 @@ def frame(payload: bytes) -> bytes:
     return len(payload).to_bytes(_PREFIX, "big") + payload
 
 
+def whole_frame(data: bytes) -> bytes | None:
+    """The payload of received bytes that are one frame exactly, as most are; None for anything else."""
+    length = len(data) - _PREFIX
+    if 1 <= length <= MAX_FRAME_BYTES and int.from_bytes(data[:_PREFIX], "big") == length:
+        return data[_PREFIX:]
+    return None
+
+
 class FrameDecoder:
     """Turns arbitrary slices of a byte stream into whole frames."""
 

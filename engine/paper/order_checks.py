@@ -7,33 +7,23 @@ A refusal carries the code and text that a client sees. Codes that end an order'
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from engine.domain.instruments import Instrument
 from engine.paper.account import INITIAL_MARGIN, Account
-from engine.paper.commissions import Traded, fixed
+from engine.paper.commissions import Schedule, Traded
 from engine.paper.order_out import WhatIf
 from engine.paper.orders import HELD, Ledger, PaperOrder, on_increment
-from engine.paper.place_order import OrderRequest
+from engine.paper.place_order import OrderKind, OrderRequest, Refusal
 
 MAX_QUANTITY = 1e8
 MAX_ACTIVE_PER_SIDE = 20
 MAX_ORDER_ID = 2**31 - 2
+MAX_MINIMUM = 10.0
+"""USD: no commission is more than this and the value together."""
 TIFS = ("DAY", "GTC", "IOC")
 ORDER_TYPES = ("MKT", "LMT", "STP", "STP LMT", "TRAIL", "MOC")
 OCA_TYPES = (1, 2, 3)
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    code: int
-    message: str
-
-    @property
-    def recorded(self) -> bool:
-        """True if the broker keeps the order, as inactive."""
-        return self.code in (110, 201)
 
 
 def rejected(reason: str) -> Refusal:
@@ -44,54 +34,63 @@ def _invalid(cause: str) -> Refusal:
     return Refusal(321, f"Error validating request.-'placeOrder' : cause - {cause}")
 
 
-def check_form(request: OrderRequest, instrument: Instrument, account: str, bound: bool = False) -> Refusal | None:
-    """Everything that needs only the request and its contract. ``bound``: an order with that id exists."""
+def check_kind(kind: OrderKind, instrument: Instrument, account: str) -> Refusal | None:
+    """What is the same for every order of a kind, whatever its id, side and numbers."""
+    if kind.account and kind.account != account:
+        return _invalid(f"account {kind.account[:20]!r} is not managed here, allowed is {account}")
+    if kind.order_type not in ORDER_TYPES:
+        return Refusal(387, f"Unsupported order type {kind.order_type[:10]!r} for this exchange and security type")
+    if kind.tif not in ("", *TIFS):
+        return _invalid(f"time in force {kind.tif[:10]!r}, allowed are {', '.join(TIFS)}")
+    if kind.unsupported:
+        return _invalid(f"{kind.unsupported} are not simulated by the paper gateway")
+    if not instrument.tradable:
+        return rejected(f"{instrument.symbol} is an index and can't be traded")
+    if kind.tif == "IOC" and kind.order_type not in ("MKT", "LMT"):
+        return _invalid(f"time in force IOC of a {kind.order_type} order, allowed for MKT and LMT")
+    if kind.oca_type not in OCA_TYPES:
+        return _invalid(f"OCA type {kind.oca_type}, allowed are 1, 2 and 3")
+    return None
+
+
+def check_form(request: OrderRequest, instrument: Instrument, bound: bool = False) -> Refusal | None:
+    """What needs only the request and its contract. ``bound``: an order with that id exists."""
+    kind, quantity, limit = request.kind, request.quantity, request.limit
     if not bound and not 0 < request.order_id <= MAX_ORDER_ID:
         return _invalid(f"order id {request.order_id} is outside 1..{MAX_ORDER_ID}")
-    if request.account and request.account != account:
-        return _invalid(f"account {request.account[:20]!r} is not managed here, allowed is {account}")
     if request.action not in ("BUY", "SELL"):
         return _invalid(f"action {request.action[:10]!r}, allowed are BUY and SELL")
-    if request.order_type not in ORDER_TYPES:
-        return Refusal(387, f"Unsupported order type {request.order_type[:10]!r} for this exchange and security type")
-    if request.tif not in ("", *TIFS):
-        return _invalid(f"time in force {request.tif[:10]!r}, allowed are {', '.join(TIFS)}")
-    quantity = request.quantity
-    if not math.isfinite(quantity) or not 0 < quantity <= MAX_QUANTITY:
+    if not 0 < quantity <= MAX_QUANTITY:
         return _invalid(f"order size {quantity} is outside 1..{MAX_QUANTITY:.0f} shares")
     if quantity != int(quantity):
         return Refusal(10243, f"Fractional-sized order of {quantity} shares cannot be placed via API")
-    if request.unsupported:
-        return _invalid(f"{request.unsupported} are not simulated by the paper gateway")
-    if not instrument.tradable:
-        return rejected(f"{instrument.symbol} is an index and can't be traded")
-    if request.tif == "IOC" and request.order_type not in ("MKT", "LMT"):
-        return _invalid(f"time in force IOC of a {request.order_type} order, allowed for MKT and LMT")
-    if request.oca_type not in OCA_TYPES:
-        return _invalid(f"OCA type {request.oca_type}, allowed are 1, 2 and 3")
+    if kind.refusal is not None:
+        return kind.refusal
+    if kind.order_type == "LMT" and limit > 0 and on_increment(limit, instrument.tick_size):
+        return None  # nearly all
     return _check_prices(request, instrument)
 
 
 def _check_prices(request: OrderRequest, instrument: Instrument) -> Refusal | None:
-    kind = request.order_type
+    kind = request.kind
     prices = []
-    if kind in ("LMT", "STP LMT"):
+    if kind.limited:
         prices.append(("limit price", request.limit))
-    if kind in ("STP", "STP LMT"):
+    if kind.order_type in ("STP", "STP LMT"):
         prices.append(("stop price", request.aux))
-    if kind == "TRAIL":
-        by_amount, by_percent = request.aux > 0, request.trail_percent > 0
+    if kind.order_type == "TRAIL":
+        by_amount, by_percent = request.aux > 0, kind.trail_percent > 0
         if by_amount == by_percent:
             return _invalid("a TRAIL order needs either a trailing amount (auxPrice) or a trailingPercent")
         if by_amount:
             prices.append(("trailing amount", request.aux))
-        elif not request.trail_percent < 100:
-            return _invalid(f"trailingPercent {request.trail_percent}, allowed is above 0 and below 100")
-        if request.trail_stop == request.trail_stop:
-            prices.append(("trail stop price", request.trail_stop))
+        elif not kind.trail_percent < 100:
+            return _invalid(f"trailingPercent {kind.trail_percent}, allowed is above 0 and below 100")
+        if kind.trail_stop == kind.trail_stop:
+            prices.append(("trail stop price", kind.trail_stop))
     for name, price in prices:
         if not math.isfinite(price) or price <= 0:
-            return _invalid(f"{name} {price} of a {kind} order, allowed is a finite price above 0")
+            return _invalid(f"{name} {price} of a {kind.order_type} order, allowed is a finite price above 0")
         if not on_increment(price, instrument.tick_size):
             return Refusal(110, "The price does not conform to the minimum price variation for this contract.")
     return None
@@ -113,16 +112,12 @@ def _reference_price(order_type: str, limit: float, mark: float) -> float:
 
 
 def what_if(
-    request: OrderRequest,
-    symbol: int,
-    account: Account,
-    marks: Mapping[int, float],
-    schedule: Callable[[Traded], float] = fixed,
+    request: OrderRequest, symbol: int, account: Account, marks: Mapping[int, float], schedule: Schedule
 ) -> WhatIf:
     """Margins and commission as if the order traded in full."""
-    price = _reference_price(request.order_type, request.limit, marks[symbol])
+    price = _reference_price(request.kind.order_type, request.limit, marks[symbol])
     value, sells = request.quantity * price, request.action == "SELL"
-    commission = schedule(Traded(request.quantity, value, sells, month_before=account.month_shares))
+    commission = schedule(Traded(request.quantity, value, sells, month_before=account.month_of(symbol)))
     signed = request.quantity if request.action == "BUY" else -request.quantity
     after = account.margins_after(symbol, signed, price, marks, commission)
     return WhatIf(account.margins(marks), after, commission)
@@ -134,34 +129,47 @@ def check_margin(
     account: Account,
     ledger: Ledger,
     marks: Mapping[int, float],
+    schedule: Schedule,
     replacing: PaperOrder | None = None,
 ) -> Refusal | None:
     """Buying power, working orders included. What reduces a position always passes.
 
     ``replacing`` is the order that the request modifies: it doesn't count twice.
     """
-    if request.parent_id:
+    kind, quantity = request.kind, request.quantity
+    if kind.parent_id:
         return None  # it closes what its parent opens
-    held = account.positions[symbol].quantity if symbol in account.positions else 0.0
-    signed = request.quantity if request.action == "BUY" else -request.quantity
+    position = account.positions.get(symbol)
+    held = position.quantity if position is not None else 0.0
+    signed = quantity if request.action == "BUY" else -quantity
     if abs(held + signed) <= abs(held):
         return None
-    price = request.limit if request.order_type in ("LMT", "STP LMT") else marks[symbol]
-    after = account.margins_after(
-        symbol, signed, price, marks, fixed(Traded(request.quantity, request.quantity * price))
-    )
-    pending = sum(
-        o.remaining * _reference_price(o.order_type, o.limit, marks[o.symbol]) * INITIAL_MARGIN
-        for o in ledger.working()
-        if o is not replacing and not o.parent and o.place != HELD and _adds(o, account)
-    )
-    needed = after.initial + pending
+    price = request.limit if kind.limited else marks[symbol]
+    value = quantity * price
+    after = account.margins_after(symbol, signed, price, marks, 0.0)
+    needed = after.initial
+    for o in ledger.working():
+        if o is not replacing and not o.parent and o.place != HELD and _adds(o, account):
+            needed += o.remaining * _reference_price(o.order_type, o.limit, marks[o.symbol]) * INITIAL_MARGIN
+    if needed + value + MAX_MINIMUM <= after.equity:
+        return None  # plenty, whatever the commission
+    after.equity -= schedule(Traded(quantity, value))
     if needed > after.equity:
         return rejected(
             f"equity with loan value {after.equity:,.2f} USD is below the initial margin {needed:,.2f} USD "
-            f"that {request.action} {request.quantity:.0f} would need"
+            f"that {request.action} {quantity:.0f} would need"
         )
     return None
+
+
+def room_usd(account: Account, ledger: Ledger, marks: Mapping[int, float]) -> float:
+    """The value of the largest order that ``check_margin`` passes whatever its side, contract and commission."""
+    margins = account.margins(marks)
+    pending = 0.0
+    for o in ledger.working():
+        if not o.parent and o.place != HELD and _adds(o, account):
+            pending += o.remaining * _reference_price(o.order_type, o.limit, marks[o.symbol]) * INITIAL_MARGIN
+    return (margins.available - pending - MAX_MINIMUM) / (1.0 + INITIAL_MARGIN)
 
 
 def _adds(order: PaperOrder, account: Account) -> bool:
@@ -171,6 +179,8 @@ def _adds(order: PaperOrder, account: Account) -> bool:
 
 def check_active(request: OrderRequest, symbol: int, ledger: Ledger) -> Refusal | None:
     """The broker's limit of working orders per contract and side."""
+    if ledger.working_at_most < MAX_ACTIVE_PER_SIDE:
+        return None
     sign = 1 if request.action == "BUY" else -1
     active = sum(1 for o in ledger.working() if o.symbol == symbol and o.sign == sign)
     if active >= MAX_ACTIVE_PER_SIDE:
@@ -180,10 +190,8 @@ def check_active(request: OrderRequest, symbol: int, ledger: Ledger) -> Refusal 
 
 def check_modify(request: OrderRequest, order: PaperOrder, instrument: Instrument) -> Refusal | None:
     """A modification may change quantity, prices and time in force, nothing else."""
-    same = (
-        order.symbol == instrument.index and order.action == request.action and order.order_type == request.order_type
-    )
-    if not same:
+    same_kind = order.symbol == instrument.index and order.order_type == request.kind.order_type
+    if not same_kind or order.action != request.action:
         return Refusal(105, "Order being modified does not match the original order.")
     if request.quantity <= order.filled:
         return Refusal(

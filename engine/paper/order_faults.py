@@ -32,6 +32,7 @@ class OrderFaults:
 
     def reset(self) -> None:
         """Disarm everything."""
+        self.armed = False  # True once anything was armed: without faults no order asks for each of them
         self.drop_status = Armed()
         self.duplicate_status = Armed()
         self.late_status = Armed()
@@ -48,4 +49,4 @@ class OrderFaults:
         self.parts = 2
 
     def fires(self, armed: Armed) -> bool:
-        return armed.left > 0 and armed.fires(self.rng)
+        return self.armed and armed.left > 0 and armed.fires(self.rng)

@@ -21,7 +21,7 @@ from functools import partial
 
 from engine.paper.account import Account
 from engine.paper.catalog import Catalog
-from engine.paper.commissions import Traded, fixed
+from engine.paper.commissions import Traded, schedule_of
 from engine.paper.order_faults import OrderFaults
 from engine.paper.order_news import Audience, OrderNews
 from engine.paper.orders import (
@@ -66,7 +66,7 @@ class OrderLife:
         quote: Callable[[int], tuple[float, float, float]],
         pump: Callable[[], None],
         wall_s: Callable[[], float],
-        schedule: Callable[[Traded], float] = fixed,
+        commissions: str = "fixed",
         hours: str = "24/7",
         seed: int = 0,
     ) -> None:
@@ -77,7 +77,7 @@ class OrderLife:
         self.ledger = ledger
         self.faults = OrderFaults(seed)
         self.news = OrderNews(catalog, audience, self.faults)
-        self.schedule = schedule
+        self.schedules = {s: schedule_of(commissions, i.sec_type) for s, i in catalog.instruments.items()}
         self._journal = journal
         self._audience = audience
         self._marks = marks
@@ -93,6 +93,16 @@ class OrderLife:
         self._todo: deque[Callable[[int], None]] = deque()
         self._due: set[int] = set()
         self.watched: dict[int, dict[int, PaperOrder]] = {}  # by symbol, by permId; stale entries are dropped on sight
+
+    @property
+    def open_now(self) -> bool:
+        """True while orders trade at once."""
+        return self._open_now
+
+    @property
+    def keeps_state(self) -> bool:
+        """True if orders have to be in a state file before anybody is told of them."""
+        return self._journal.keeps
 
     # Where an order goes.
 
@@ -325,14 +335,15 @@ class OrderLife:
     def _filled(self, perm_id: int, price: float, quantity: float, added_liquidity: bool) -> None:
         order = self.ledger.orders[perm_id]
         order.added += quantity if added_liquidity else 0.0
+        before = order.filled_value if order.symbol in self.account.pairs else order.filled
         traded = Traded(
             order.filled + quantity,
             order.filled_value + quantity * price,
             order.sign < 0,
             order.added,
-            self.account.month_shares - order.filled,
+            max(0.0, self.account.month_of(order.symbol) - before),
         )
-        commission = self.schedule(traded) - order.commission
+        commission = self.schedules[order.symbol](traded) - order.commission
         order.fill(quantity, price, commission)
         result = self.account.fill(order.symbol, quantity * order.sign, price, commission)
         execution = Execution(

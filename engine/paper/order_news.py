@@ -10,8 +10,9 @@ from engine.paper import messages_out as out
 from engine.paper.catalog import Catalog
 from engine.paper.client_requests import Executions
 from engine.paper.order_faults import OrderFaults
-from engine.paper.order_out import open_order
+from engine.paper.order_out import acknowledgement, open_order
 from engine.paper.orders import FILLED, HELD, Execution, Ledger, PaperOrder
+from engine.paper.place_order import OrderKind
 
 
 class Client(Protocol):
@@ -23,6 +24,10 @@ class Client(Protocol):
     def send(self, message: bytes) -> None: ...
 
     def error(self, req_id: int, code: int, message: str) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def send_now(self, message: bytes) -> None: ...
 
     def drop(self, why: str, abort: bool = False) -> None: ...
 
@@ -56,6 +61,17 @@ class OrderNews:
         self._catalog = catalog
         self._audience = audience
         self._faults = faults
+
+    def acknowledge(self, order: PaperOrder, kind: OrderKind | None) -> None:
+        """The first openOrder of an order, which leaves at once: nothing that follows delays it."""
+        if kind is None or self._faults.armed:
+            self.order(order)
+            for client in self._audience.of_order(order.client_id, order.order_id):
+                client.flush()
+            return
+        instrument = kind.instrument or self._catalog[order.symbol]
+        for client in self._audience.of_order(order.client_id, order.order_id):
+            client.send_now(acknowledgement(order, kind, instrument, client.version))
 
     def order(self, order: PaperOrder) -> None:
         """openOrder."""

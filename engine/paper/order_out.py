@@ -10,6 +10,7 @@ from engine.paper.account import Margins
 from engine.paper.catalog import contract_fields
 from engine.paper.fields import UNSET_DOUBLE_TEXT, UNSET_INTEGER, encoded, number, price, text
 from engine.paper.orders import PaperOrder
+from engine.paper.place_order import AckTexts, OrderKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +124,20 @@ _AFTER_COMMISSION_CURRENCY = _run(
 )
 
 
-@lru_cache(maxsize=1024)
+_CONTRACT_TEXTS: dict[tuple[int, str], tuple[str, Instrument]] = {}
+"""By identity of the instrument, which each entry keeps alive: to hash all its fields takes longer than the rest."""
+
+
 def _contract_text(instrument: Instrument, exchange: str) -> str:
-    fields = list(contract_fields(instrument, exchange))
-    fields[5] = "?"
-    return _run(*fields)
+    key = (id(instrument), exchange)
+    found = _CONTRACT_TEXTS.get(key)
+    if found is None:
+        fields = list(contract_fields(instrument, exchange))
+        fields[5] = "?"
+        if len(_CONTRACT_TEXTS) >= 1024:
+            _CONTRACT_TEXTS.clear()
+        found = _CONTRACT_TEXTS[key] = (_run(*fields), instrument)
+    return found[0]
 
 
 @lru_cache(maxsize=64)
@@ -174,12 +184,6 @@ _NO_TRAIL = ("", "")
 def open_order(order: PaperOrder, instrument: Instrument, version: int, what_if: WhatIf | None = None) -> bytes:
     """One openOrder. With ``what_if`` it is the answer to a what-if request; commission is shown once it is known."""
     limit, aux = order.limit, order.aux
-    trail = _NO_TRAIL
-    if order.trail_stop == order.trail_stop or order.trail_percent == order.trail_percent:
-        trail = (
-            "" if order.trail_stop != order.trail_stop else price(order.trail_stop),
-            "" if order.trail_percent != order.trail_percent else price(order.trail_percent),
-        )
     commission = what_if.commission if what_if else order.commission
     state = (
         "0" if what_if is None else "1",
@@ -196,5 +200,41 @@ def open_order(order: PaperOrder, instrument: Instrument, version: int, what_if:
         f"{order.tif}\0{order.oca_group}\0{order.account}\0{order.open_close}\0"
         f"0\0{order.order_ref}\0{order.client_id}\0{perm_id}\0{'1' if order.outside_rth else '0'}\0"
         f"{_AFTER_OUTSIDE_RTH}\0{perm_id}.0/{order.account}/100\0"
-        f"{_tail(order.oca_type, order.parent_order_id, trail, state, version)}\0"
+        f"{_tail(order.oca_type, order.parent_order_id, _trail(order), state, version)}\0"
+    )
+
+
+def acknowledgement(order: PaperOrder, kind: OrderKind, instrument: Instrument, version: int) -> bytes:
+    """``open_order`` of a new order of a kind: nearly all of it is the same for all of them, and joined already."""
+    texts = kind.texts.get(version)
+    if texts is None:
+        texts = kind.texts[version] = _ack_texts(order, instrument, version)
+    contract, kind_text, reference, hours, end = texts
+    limit, aux, perm_id = order.limit, order.aux, order.perm_id
+    return encoded(
+        f"5\0{order.order_id}{contract}{order.action}\0{number(order.quantity)}{kind_text}"
+        f"{'0.0' if limit != limit else price(limit)}\0{'0.0' if aux != aux else price(aux)}{reference}"
+        f"{order.order_ref}\0{order.client_id}\0{perm_id}{hours}{perm_id}{end}"
+    )
+
+
+def _ack_texts(order: PaperOrder, instrument: Instrument, version: int) -> AckTexts:
+    state = ("0", order.status, _NO_MARGINS, UNSET_DOUBLE_TEXT, "")
+    between = (
+        (_contract_text(instrument, order.exchange),),
+        (order.order_type,),
+        (order.tif, order.oca_group, order.account, order.open_close, "0"),
+        ("1" if order.outside_rth else "0", _AFTER_OUTSIDE_RTH),
+    )
+    contract, kind, reference, hours = ("\0".join(("", *texts, "")) for texts in between)
+    end = f".0/{order.account}/100\0{_tail(order.oca_type, order.parent_order_id, _trail(order), state, version)}\0"
+    return contract, kind, reference, hours, end
+
+
+def _trail(order: PaperOrder) -> tuple[str, str]:
+    if order.trail_stop != order.trail_stop and order.trail_percent != order.trail_percent:
+        return _NO_TRAIL
+    return (
+        "" if order.trail_stop != order.trail_stop else price(order.trail_stop),
+        "" if order.trail_percent != order.trail_percent else price(order.trail_percent),
     )

@@ -171,14 +171,17 @@ class Ledger:
 
     def put(self, order: PaperOrder) -> None:
         """Add or overwrite an order, keeping the counters above everything seen."""
-        self.orders[order.perm_id] = order
-        self._open.pop(order.perm_id, None)
-        if order.working:
-            self._open[order.perm_id] = order
-        if order.order_id:
-            self._by_client[(order.client_id, order.order_id)] = order.perm_id
-        self.next_perm_id = max(self.next_perm_id, order.perm_id + 1)
-        self.use_order_id(order.client_id, order.order_id)
+        perm_id, client_id, order_id = order.perm_id, order.client_id, order.order_id
+        self.orders[perm_id] = order
+        self._open.pop(perm_id, None)
+        if order.status in WORKING:
+            self._open[perm_id] = order
+        if order_id:
+            self._by_client[(client_id, order_id)] = perm_id
+        if perm_id >= self.next_perm_id:
+            self.next_perm_id = perm_id + 1
+        if order_id > self.high_order_id.get(client_id, 0):
+            self.high_order_id[client_id] = order_id
 
     def put_execution(self, execution: Execution) -> None:
         """Add an execution; a correction replaces the one with the same base id."""
@@ -203,6 +206,11 @@ class Ledger:
     def find(self, client_id: int, order_id: int) -> PaperOrder | None:
         perm_id = self._by_client.get((client_id, order_id))
         return None if perm_id is None else self.orders.get(perm_id)
+
+    @property
+    def working_at_most(self) -> int:
+        """No more orders than this are working."""
+        return len(self._open)
 
     def working(self) -> Iterator[PaperOrder]:
         """Working orders, oldest first."""

@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from engine.paper.fields import UNSET_DOUBLE, FieldError, FieldReader
+from engine.domain.instruments import Instrument
+from engine.paper.fields import FieldError, FieldReader
+
+if TYPE_CHECKING:
+    from engine.paper.express import Lane
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an order isn't taken: the code and the text that its client sees."""
+
+    code: int
+    message: str
+
+    @property
+    def recorded(self) -> bool:
+        """True if the broker keeps the order, as inactive."""
+        return self.code in (110, 201)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +39,24 @@ class ContractKey:
     local_symbol: str
 
 
-@dataclass(slots=True)  # a frozen one takes three times as long to make
-class OrderRequest:
-    """One placeOrder, not to be changed. ``limit`` and ``aux`` are NaN when unset. ``unsupported`` names the first
-    feature used that the paper gateway doesn't simulate, empty if there is none."""
+AckTexts = tuple[str, str, str, str, str]
+"""What acknowledgements of a kind have between the fields in which they differ. See ``order_out``."""
 
-    order_id: int
+
+@dataclass(slots=True, eq=False)
+class OrderKind:
+    """What all orders of one kind have in common: a program's orders differ in little else than id, side and numbers.
+
+    Not to be changed, but for the fields from ``instrument`` on: what is found out once for all orders of the kind
+    (``texts`` by server version, ``lane`` by ``express``). ``unsupported`` names the first feature used that the paper
+    gateway doesn't simulate.
+    """
+
     contract: ContractKey
-    action: str
-    quantity: float
     order_type: str
-    limit: float
-    aux: float
     tif: str
     account: str
     open_close: str
-    order_ref: str
     transmit: bool
     outside_rth: bool
     what_if: bool
@@ -46,6 +66,32 @@ class OrderRequest:
     parent_id: int = 0
     trail_stop: float = math.nan
     trail_percent: float = math.nan
+    instrument: Instrument | None = field(default=None, repr=False)
+    refusal: Refusal | None = field(default=None, repr=False)
+    texts: dict[int, AckTexts] = field(default_factory=dict, repr=False)
+    lane: Lane | None = field(default=None, repr=False)
+
+    @property
+    def limited(self) -> bool:
+        """True if orders of this kind carry a limit price."""
+        return self.order_type in ("LMT", "STP LMT")
+
+
+@dataclass(slots=True)  # a frozen one takes three times as long to make
+class OrderRequest:
+    """One placeOrder, not to be changed. ``limit`` and ``aux`` are NaN when unset."""
+
+    order_id: int
+    kind: OrderKind
+    action: str
+    quantity: float
+    limit: float
+    aux: float
+    order_ref: str
+
+    @property
+    def parent_id(self) -> int:
+        return self.kind.parent_id
 
 
 def read_contract(reader: FieldReader) -> ContractKey:
@@ -170,18 +216,12 @@ def read_place_order(reader: FieldReader, version: int) -> OrderRequest:
         (f"algorithm {algo}", bool(algo)),
         ("order conditions", conditions > 0),
     )
-    return OrderRequest(
-        order_id,
+    kind = OrderKind(
         contract,
-        action.upper(),
-        quantity,
         order_type.upper(),
-        limit,
-        aux,
         tif.upper(),
         account,
         open_close,
-        order_ref,
         transmit,
         outside_rth,
         what_if,
@@ -192,74 +232,7 @@ def read_place_order(reader: FieldReader, version: int) -> OrderRequest:
         trail_stop,
         trail_percent,
     )
-
-
-class OrderTemplates:
-    """Reads the orders of one connection faster: a program's orders differ in a few fields, the rest is read once.
-
-    A message that differs elsewhere, or holds anything unusual in those fields, is left to ``read_place_order``.
-    """
-
-    __slots__ = ("_known",)
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], OrderRequest] = {}
-
-    def read(self, message: bytes, version: int) -> OrderRequest | None:
-        """The request, or None for one that has to be read in full. ``message`` begins with the id of placeOrder."""
-        parts = message.split(b"\0", _TAIL)
-        if len(parts) <= _TAIL:
-            return None
-        # contract .. secId; type; tif .. origin; transmit and all behind it
-        key = (*parts[2:16], parts[18], *parts[21:26], parts[_TAIL])
-        known = self._known.get(key)
-        order_id, action, reference = parts[1], parts[16], parts[26]
-        if len(order_id) > 12 or len(action) > 12 or not reference.isascii():
-            return None
-        if known is None:
-            try:
-                reader = FieldReader(message)
-                reader.skip("messageId")
-                known = read_place_order(reader, version)
-            except FieldError:
-                return None  # whoever reads it in full says what is wrong
-            if len(self._known) >= _TEMPLATES:
-                self._known.clear()
-            self._known[key] = known
-            return known
-        try:
-            quantity, limit, aux = (float(part) if part else math.nan for part in (parts[17], parts[19], parts[20]))
-            number = int(order_id)
-        except ValueError:
-            return None
-        if quantity == UNSET_DOUBLE or limit == UNSET_DOUBLE or aux == UNSET_DOUBLE:
-            return None
-        return OrderRequest(
-            number,
-            known.contract,
-            action.decode("utf-8", "replace").upper(),
-            quantity,
-            known.order_type,
-            limit,
-            aux,
-            known.tif,
-            known.account,
-            known.open_close,
-            reference.decode("ascii"),
-            known.transmit,
-            known.outside_rth,
-            known.what_if,
-            known.unsupported,
-            known.oca_group,
-            known.oca_type,
-            known.parent_id,
-            known.trail_stop,
-            known.trail_percent,
-        )
-
-
-_TAIL = 27
-_TEMPLATES = 256
+    return OrderRequest(order_id, kind, action.upper(), quantity, limit, aux, order_ref)
 
 
 def _skip_pegged(reader: FieldReader, exchange: str, order_type: str) -> None:

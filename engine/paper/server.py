@@ -21,8 +21,8 @@ from engine.paper.account import Account
 from engine.paper.account_feed import AccountFeed
 from engine.paper.books import Marks
 from engine.paper.catalog import Catalog, trading_day
-from engine.paper.commissions import SCHEDULES
 from engine.paper.config import PaperConfig
+from engine.paper.express import Express
 from engine.paper.live_bars import LiveBars
 from engine.paper.market_data import MarketFeed
 from engine.paper.market_requests import bar_stamp
@@ -144,6 +144,7 @@ class Gateway:
         self.feed = MarketFeed(market, self.catalog, config.max_depth_lines, self.wall_of, self.wall_s)
         for symbol, is_halted in halted.items():
             self.feed.books[symbol].halted = is_halted
+        self._marks = Marks(self.feed.books)
         self.bars = LiveBars(self.feed, bar_stamp)
         lock, saved = -1, None
         if config.state_file is not None:
@@ -154,6 +155,7 @@ class Gateway:
             ledger, sequence = Ledger(int(self.wall_s()) & 0xFFFFFFFF), 0
         else:
             self.account, ledger, sequence = saved
+        self.account.pairs = self.catalog.pairs
         self.journal = Journal(config.state_file, self.catalog, self.account, ledger, sequence, lock)
         self.desk = Desk(
             market,
@@ -167,13 +169,15 @@ class Gateway:
             self.quote,
             self.pump,
             self.wall_s,
-            SCHEDULES[config.commissions],
+            config.commissions,
             config.hours,
             config.seed,
         )
         self.account_feed = AccountFeed(config.account, self.account, self.catalog, self.marks, self.wall_s)
         self._roll_day_if_due()
         self.desk.resume(self.catch_up())
+        self.express = Express(self)
+        self.express.refresh()
 
     # Time.
 
@@ -194,7 +198,7 @@ class Gateway:
 
     def marks(self) -> Marks:
         """Price by symbol at which positions are valued."""
-        return Marks(self.feed.books)
+        return self._marks
 
     def quote(self, symbol: int) -> tuple[float, float, float]:
         """Bid, ask and last trade of a symbol; NaN or 0 where there is none."""
@@ -312,8 +316,9 @@ class Gateway:
         return list(self._by_client.values())
 
     def flush_all(self) -> None:
-        for session in list(self.sessions):
-            session.flush()
+        """Send what is queued; whatever happens ends with it, so the express lane looks anew."""
+        self.flush()
+        self.express.refresh()
 
     def hold_half_open(self, session: Session) -> None:
         """Keep a connection that nobody serves any more."""
@@ -332,6 +337,16 @@ class Gateway:
             return config.latency_ms / 1e3
         return (config.latency_ms + self._latency_rng.expovariate(1.0 / config.latency_jitter_ms)) / 1e3
 
+    @property
+    def has_master(self) -> bool:
+        """True while somebody sees the orders of all."""
+        return self.config.master_client_id in self._by_client
+
+    @property
+    def slow(self) -> bool:
+        """True while a fault delays answers."""
+        return self.reply_delay_s > 0 or self.reply_jitter_s > 0
+
     def reply_delay(self) -> float:
         """Seconds by which the next answer is late (a fault)."""
         jitter_s = self.reply_jitter_s
@@ -340,7 +355,8 @@ class Gateway:
     # Audience of the desk.
 
     def flush(self) -> None:
-        self.flush_all()
+        for session in list(self.sessions):
+            session.flush()
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         def act() -> None:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, cast
 from engine.paper import messages_out as out
 from engine.paper.account_feed import Subscriptions
 from engine.paper.client_requests import Request, StartApi
+from engine.paper.express import Lanes
 from engine.paper.fields import FieldError, FieldReader
-from engine.paper.framing import FrameDecoder, FrameError
+from engine.paper.framing import FrameDecoder, FrameError, whole_frame
 from engine.paper.messages_in import READERS, In
-from engine.paper.place_order import OrderTemplates
+from engine.paper.order_templates import OrderTemplates
+from engine.paper.place_order import OrderRequest
 
 if TYPE_CHECKING:
     from engine.paper.server import Gateway
@@ -65,10 +67,12 @@ class Session(asyncio.Protocol):
         self._decoder = FrameDecoder()
         self._marked = False
         self._out: list[bytes] = []
-        self._write_at = 0.0
+        self._late = 0  # writes that wait for their time
+        self._write_at = 0.0  # when the last of them is due
         self._order_at = 0.0
         self._received: deque[int] = deque()
         self._templates = OrderTemplates()
+        self._lanes = Lanes(self, gateway)
         self._fileno = -1
         self._strike_ns = 0
         self._strikes = 0
@@ -135,8 +139,15 @@ class Session(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.muted or self.closed:
             return
-        self._decoder.push(data)
         try:
+            if self._lanes.any and not (self._out or self._late) and self._lanes.take(data):
+                return
+            if self.version and not self._decoder.buffered_bytes:
+                message = whole_frame(data)
+                if message is not None:
+                    self._receive(message)
+                    return
+            self._decoder.push(data)
             if not self._marked:
                 mark = self._decoder.take(len(API_MARK))
                 if mark is None:
@@ -166,12 +177,13 @@ class Session(asyncio.Protocol):
                 return
             self.send(out.server_greeting(self.version, self.gateway.wall_s()))
             return
-        if not self._within_pace():
+        if not self.within_pace():
             return
         if message.startswith(b"3\0") and self.client_id >= 0 and not self.gateway.delays_orders:
             order = self._templates.read(message, self.version)
             if order is not None:
-                self._carry_out(int(In.PLACE_ORDER), order)
+                self._place(order)
+                self._lanes.learn(message, order.kind)
                 return
         try:
             reader = FieldReader(message)
@@ -207,14 +219,28 @@ class Session(asyncio.Protocol):
             return
         self._carry_out(message_id, request)
 
+    def _place(self, order: OrderRequest) -> None:
+        gateway = self.gateway
+        if not gateway.link_up:
+            self._carry_out(int(In.PLACE_ORDER), order)
+            return
+        try:
+            gateway.desk.place(self, order, gateway.catch_up)
+        except Exception:
+            self.failed(int(In.PLACE_ORDER))
+
     def _carry_out(self, message_id: int, request: Request) -> None:
         try:
             self.gateway.handle(self, message_id, request)
         except Exception:
-            log.exception("request %d of client %d failed", message_id, self.client_id)
-            self.drop("internal error while handling its request")
+            self.failed(message_id)
 
-    def _within_pace(self) -> bool:
+    def failed(self, message_id: int) -> None:
+        """Handling a request has raised: end this connection, which is better than to lie to it."""
+        log.exception("request %d of client %d failed", message_id, self.client_id)
+        self.drop("internal error while handling its request")
+
+    def within_pace(self) -> bool:
         """Count a message; error 100 above the allowed rate, and a disconnect if it goes on."""
         limit = self.gateway.config.max_client_messages_per_s
         if limit == 0:
@@ -241,6 +267,14 @@ class Session(asyncio.Protocol):
         """Queue one message; it leaves with the next flush."""
         self._out.append(len(message).to_bytes(4, "big") + message)
 
+    def send_now(self, message: bytes) -> None:
+        """Send one message, and what was queued before it, at once."""
+        if self._out or self._late or self.muted or self.gateway.slow:
+            self.send(message)
+            self.flush()
+        else:
+            self.write(len(message).to_bytes(4, "big") + message)
+
     def push(self, framed: bytes) -> None:
         """Queue bytes that already carry their length."""
         self._out.append(framed)
@@ -252,20 +286,25 @@ class Session(asyncio.Protocol):
         """Hand what is queued to the socket, now or after the delay that a fault asks for."""
         if not self._out:
             return
-        blob = b"".join(self._out)
+        blob = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
         if self.muted or self._transport is None or self._transport.is_closing():
             return
-        delay_s = self.gateway.reply_delay()
-        loop = asyncio.get_running_loop()
-        if delay_s > 0 or self._write_at > loop.time():
-            # Never earlier than what waits already: a shorter delay must not reorder the stream.
-            self._write_at = max(loop.time() + delay_s, self._write_at + 1e-6)
-            loop.call_at(self._write_at, self._write, blob)
+        if not self._late and not self.gateway.slow:
+            self.write(blob)
             return
-        self._write(blob)
+        loop = asyncio.get_running_loop()
+        # Never earlier than what waits already: a shorter delay must not reorder the stream.
+        self._write_at = max(loop.time() + self.gateway.reply_delay(), self._write_at + 1e-6)
+        self._late += 1
+        loop.call_at(self._write_at, self._write_late, blob)
 
-    def _write(self, blob: bytes) -> None:
+    def _write_late(self, blob: bytes) -> None:
+        self._late -= 1
+        self.write(blob)
+
+    def write(self, blob: bytes) -> None:
+        """Hand bytes to the socket now."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return

@@ -12,12 +12,15 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import math
 import os
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from engine.paper.account import Account, Position
 from engine.paper.catalog import Catalog
@@ -64,27 +67,31 @@ class Journal:
         self._log = -1
         self._writer: threading.Thread | None = None
         self._lock = lock
+        self._names = {symbol: orjson.dumps(i.symbol) for symbol, i in catalog.instruments.items()}
         if path is not None:
             self._generation = max((g for g, _ in _logs(path)), default=0)
             self._compact()
             # A log without the snapshot that it continues would be worthless after a kill.
             self._join()
 
+    @property
+    def keeps(self) -> bool:
+        return self._path is not None
+
     def order(self, order: PaperOrder) -> None:
         """An order is new or has changed."""
         if self._path is not None:
-            self._append({"kind": "order", "order": _order_fields(order, self._catalog)})
+            self._append(b"order", order.symbol, order)
 
     def execution(self, execution: Execution) -> None:
         """An execution was applied to the account."""
         if self._path is not None:
-            self._append({"kind": "execution", "execution": _execution_fields(execution, self._catalog)})
+            self._append(b"execution", execution.symbol, execution)
 
     def correction(self, execution: Execution, old_price: float) -> None:
         """The price of an execution was corrected."""
         if self._path is not None:
-            fields = _execution_fields(execution, self._catalog)
-            self._append({"kind": "correction", "execution": fields, "old_price": old_price})
+            self._append(b"correction", execution.symbol, execution, b',"old_price":%b' % orjson.dumps(old_price))
 
     def rolled(self) -> None:
         """The day has changed: everything is different, so a snapshot is due."""
@@ -108,10 +115,11 @@ class Journal:
             os.close(self._lock)
             self._log = self._lock = -1
 
-    def _append(self, record: dict[str, Any]) -> None:
+    def _append(self, kind: bytes, symbol: int, subject: PaperOrder | Execution, more: bytes = b"") -> None:
+        # Written straight from the object, NaN as null: an acknowledgement waits for this.
         self._sequence += 1
-        line = json.dumps({"seq": self._sequence} | record, separators=(",", ":")) + "\n"
-        os.write(self._log, line.encode())
+        head = b'{"seq":%d,"kind":"%b","symbol":%b,"subject":' % (self._sequence, kind, self._names[symbol])
+        os.write(self._log, b"%b%b%b}\n" % (head, orjson.dumps(subject), more))
         self._lines += 1
         if self._lines >= COMPACT_AFTER and (self._writer is None or not self._writer.is_alive()):
             self._compact()
@@ -147,6 +155,7 @@ class Journal:
                 "day": account.day,
                 "day_start_equity": account.day_start_equity,
                 "month_shares": account.month_shares,
+                "month_pair_usd": account.month_pair_usd,
                 "positions": {catalog[s].symbol: asdict(p) for s, p in account.positions.items()},
             },
             "ledger": {
@@ -226,7 +235,7 @@ def load(path: Path, catalog: Catalog) -> tuple[Account, Ledger, int] | None:
         saved = json.loads(path.read_bytes())
         if saved["layout"] != LAYOUT:
             raise StateError(f"{path} has layout {saved['layout']}, expected {LAYOUT}; remove it to start afresh")
-        account, ledger = _restore(saved, names)
+        account, ledger = _restore(saved, names, catalog.pairs)
         sequence = int(saved["seq"])
         for _, log_file in logs:
             sequence = _replay(log_file, sequence, account, ledger, names)
@@ -243,11 +252,13 @@ def _index(fields: Mapping[str, Any], names: Mapping[str, int]) -> dict[str, Any
     return dict(fields) | {"symbol": names[symbol]}
 
 
-def _restore(saved: Mapping[str, Any], names: Mapping[str, int]) -> tuple[Account, Ledger]:
+def _restore(saved: Mapping[str, Any], names: Mapping[str, int], pairs: frozenset[int]) -> tuple[Account, Ledger]:
     a, b = saved["account"], saved["ledger"]
     positions = {_index({"symbol": s}, names)["symbol"]: Position(**p) for s, p in a["positions"].items()}
     account = Account(a["start_equity"], a["cash"], positions, a["realized_total"], a["day"], a["day_start_equity"])
     account.month_shares = a.get("month_shares", 0.0)
+    account.month_pair_usd = a.get("month_pair_usd", 0.0)
+    account.pairs = pairs
     ledger = Ledger(b["origin"], next_perm_id=b["next_perm_id"])
     for fields in b["orders"]:
         ledger.put(PaperOrder(**_index(fields, names)))
@@ -266,12 +277,16 @@ def _replay(log_file: Path, sequence: int, account: Account, ledger: Ledger, nam
             break  # torn by the end of the process; nothing after it was ever told to a client
         if record["seq"] <= sequence:
             continue
-        sequence = record["seq"]
-        if record["kind"] == "order":
-            ledger.put(PaperOrder(**_index(record["order"], names)))
+        sequence, kind = record["seq"], record["kind"]
+        # Lines of before the symbol stood beside its subject are read as well.
+        told = record["subject"] if "subject" in record else record["order" if kind == "order" else "execution"]
+        subject = {name: math.nan if value is None else value for name, value in told.items()}
+        fields = _index(subject | {"symbol": record.get("symbol", told["symbol"])}, names)
+        if kind == "order":
+            ledger.put(PaperOrder(**fields))
             continue
-        execution = Execution(**_index(record["execution"], names))
-        if record["kind"] == "correction":
+        execution = Execution(**fields)
+        if kind == "correction":
             account.correct(execution.symbol, execution.signed_quantity, record["old_price"], execution.price)
         else:
             account.fill(execution.symbol, execution.signed_quantity, execution.price, execution.commission)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from engine.domain.instruments import Instrument
 from engine.paper.catalog import UnknownContract
 from engine.paper.order_checks import (
-    Refusal,
     check_active,
     check_form,
+    check_kind,
     check_margin,
     check_modify,
     check_parent,
@@ -31,10 +32,11 @@ from engine.paper.orders import (
     INACTIVE,
     MARKET,
     PENDING_CANCEL,
+    PRE_SUBMITTED,
     SUBMITTED,
     PaperOrder,
 )
-from engine.paper.place_order import OrderRequest
+from engine.paper.place_order import OrderKind, OrderRequest, Refusal
 
 NO_TIF = (10349, "Order TIF was set to DAY based on order preset.")
 NO_EXCHANGE = Refusal(321, "Error validating request.-'placeOrder' : cause - Please enter exchange")
@@ -48,65 +50,102 @@ class Desk(OrderLife):
 
         ``catch_up`` brings the market to the present and returns the time. A new order is acknowledged before that.
         """
-        if not request.contract.exchange:
-            client.error(request.order_id, NO_EXCHANGE.code, NO_EXCHANGE.message)
+        kind, ledger = request.kind, self.ledger
+        instrument = kind.instrument or self._identify(client, request)
+        if instrument is None:
             return
-        try:
-            instrument = self.catalog.find(request.contract)
-        except UnknownContract as error:
-            client.error(request.order_id, error.code, str(error))
+        used = request.order_id <= ledger.high_order_id.get(client.client_id, 0)
+        if (used or kind.what_if) and self._answered(client, request, instrument, catch_up):
             return
-        existing = self.ledger.find(client.client_id, request.order_id)
-        refusal = check_form(request, instrument, self.account_id, bound=existing is not None)
+        refusal = check_form(request, instrument)
+        if self.faults.armed:
+            taken, refusal = self._struck(client, refusal)
+            if not taken:
+                return
         symbol = instrument.index
-        if request.what_if:
-            if refusal is not None:
-                client.error(request.order_id, refusal.code, refusal.message)
-                return
-            order = self._new_order(client.client_id, request, symbol)
-            result = what_if(request, symbol, self.account, self._marks(), self.schedule)
-            client.send(open_order(order, instrument, client.version, result))
-            return
-        if existing is not None and existing.working:
-            now_ns = catch_up()
-            if not existing.working:
-                client.error(request.order_id, *_duplicate(existing, request, symbol))
-                return
-            refusal = refusal or check_modify(request, existing, instrument)
-            refusal = refusal or check_margin(request, symbol, self.account, self.ledger, self._marks(), existing)
-            if refusal is not None:
-                client.error(request.order_id, refusal.code, refusal.message)
-                return
-            self._modify(client, existing, request, now_ns)
-            return
-        if request.order_id > 0 and request.order_id < self.ledger.next_order_id(client.client_id):
-            client.error(request.order_id, *_duplicate(existing, request, symbol))
-            return
-        if self.faults.fires(self.faults.lose_order):
-            return
-        if self.faults.fires(self.faults.drop_link_on_order):
-            client.drop("fault: drop_link_on_order", abort=True)
-            if not self.faults.order_taken:
-                return
-        if refusal is None and self.faults.fires(self.faults.reject):
-            refusal = rejected(self.faults.reject_reason)
-        parent = self.ledger.find(client.client_id, request.parent_id) if request.parent_id else None
-        refusal = refusal or check_parent(request, parent)
-        refusal = refusal or check_active(request, symbol, self.ledger)
-        refusal = refusal or check_margin(request, symbol, self.account, self.ledger, self._marks())
+        parent = ledger.find(client.client_id, kind.parent_id) if kind.parent_id else None
+        if kind.parent_id:
+            refusal = refusal or check_parent(request, parent)
+        refusal = refusal or check_active(request, symbol, ledger)
+        refusal = refusal or check_margin(request, symbol, self.account, ledger, self._marks(), self.schedules[symbol])
         if refusal is not None:
             self._refuse(client, request, symbol, refusal)
             return
         order = self._new_order(client.client_id, request, symbol)
         if parent is not None:
             order.parent = parent.perm_id
-        self._warn(client, request)
-        self.ledger.put(order)
-        if request.transmit:
-            self._transmit(order, catch_up)
-        else:
+        if kind.outside_rth or not (self._open_now and kind.tif):
+            self._warn(client, request)
+        ledger.put(order)
+        if not kind.transmit:
             order.place = HELD
             self._record(order)
+        elif parent is not None:
+            self._transmit(order, catch_up)
+        else:
+            self._announce(order, catch_up, kind)
+
+    def _answered(
+        self, client: Client, request: OrderRequest, instrument: Instrument, catch_up: Callable[[], int]
+    ) -> bool:
+        """What isn't a new order: a what-if, a modification, an id used before. False for an id that can't be used."""
+        symbol, kind = instrument.index, request.kind
+        existing = self.ledger.find(client.client_id, request.order_id)
+        refusal = check_form(request, instrument, bound=existing is not None)
+        if kind.what_if:
+            if refusal is not None:
+                client.error(request.order_id, refusal.code, refusal.message)
+                return True
+            order = self._new_order(client.client_id, request, symbol)
+            result = what_if(request, symbol, self.account, self._marks(), self.schedules[symbol])
+            client.send(open_order(order, instrument, client.version, result))
+            return True
+        if existing is not None and existing.working:
+            now_ns = catch_up()
+            if not existing.working:
+                client.error(request.order_id, *_duplicate(existing, request, symbol))
+                return True
+            schedule = self.schedules[symbol]
+            refusal = refusal or check_modify(request, existing, instrument)
+            refusal = refusal or check_margin(
+                request, symbol, self.account, self.ledger, self._marks(), schedule, existing
+            )
+            if refusal is not None:
+                client.error(request.order_id, refusal.code, refusal.message)
+            else:
+                self._modify(client, existing, request, now_ns)
+            return True
+        if request.order_id > 0:
+            client.error(request.order_id, *_duplicate(existing, request, symbol))
+            return True
+        return False
+
+    def _struck(self, client: Client, refusal: Refusal | None) -> tuple[bool, Refusal | None]:
+        """What armed faults make of a new order: whether it arrives, and why it is refused."""
+        faults = self.faults
+        if faults.fires(faults.lose_order):
+            return False, None
+        if faults.fires(faults.drop_link_on_order):
+            client.drop("fault: drop_link_on_order", abort=True)
+            if not faults.order_taken:
+                return False, None
+        if refusal is None and faults.fires(faults.reject):
+            refusal = rejected(faults.reject_reason)
+        return True, refusal
+
+    def _identify(self, client: Client, request: OrderRequest) -> Instrument | None:
+        """The instrument of a kind of order, noted in it with what can be said of every such order."""
+        kind = request.kind
+        if not kind.contract.exchange:
+            client.error(request.order_id, NO_EXCHANGE.code, NO_EXCHANGE.message)
+            return None
+        try:
+            kind.instrument = self.catalog.find(kind.contract)
+        except UnknownContract as error:
+            client.error(request.order_id, error.code, str(error))
+            return None
+        kind.refusal = check_kind(kind, kind.instrument, self.account_id)
+        return kind.instrument
 
     def _transmit(self, order: PaperOrder, catch_up: Callable[[], int]) -> None:
         """Tell of an order and let it begin; what it is attached to, and what else is, goes first."""
@@ -118,28 +157,43 @@ class Desk(OrderLife):
                     self._announce(sibling, catch_up)
         self._announce(order, catch_up)
 
-    def _announce(self, order: PaperOrder, catch_up: Callable[[], int]) -> None:
+    def _announce(self, order: PaperOrder, catch_up: Callable[[], int], kind: OrderKind | None = None) -> None:
         if order.place == HELD:
             order.place = MARKET  # for the moment between the news and its place
+        # Written before it is told: what a client has heard of survives a kill. All else comes after it was told.
         self._record(order)
-        self.news.order(order)
-        self._audience.flush()  # the acknowledgement: nothing that follows delays it
+        self.news.acknowledge(order, kind)
+        self.begin(order, catch_up)
+
+    def enter(self, client_id: int, request: OrderRequest) -> PaperOrder:
+        """A new order that is acknowledged already, or as soon as it is recorded: see ``express``."""
+        instrument = request.kind.instrument
+        assert instrument is not None  # its kind has been seen
+        order = self._new_order(client_id, request, instrument.index)
+        self.ledger.put(order)
+        self._record(order)
+        return order
+
+    def begin(self, order: PaperOrder, catch_up: Callable[[], int]) -> None:
+        """What comes after the acknowledgement: the status, and the market."""
         self.news.status(order)
         self._audience.flush()
         self.activate(order, catch_up())
 
     def _warn(self, client: Client, request: OrderRequest) -> None:
-        if not request.tif:
+        kind = request.kind
+        if not kind.tif:
             client.error(request.order_id, *NO_TIF)
-        if request.outside_rth and request.order_type in ("MKT", "MOC"):
+        if kind.outside_rth and kind.order_type in ("MKT", "MOC"):
             text = "Order Event Warning: Attribute 'Outside Regular Trading Hours' is ignored based on the order type."
             client.error(request.order_id, 2109, text)
-        elif not self._open_now and not request.outside_rth:
+        elif not self._open_now and not kind.outside_rth:
             text = "Order Message: your order will not be placed at the exchange until the next regular session."
             client.error(request.order_id, 399, text)
 
     def _new_order(self, client_id: int, request: OrderRequest, symbol: int) -> PaperOrder:
-        limited = request.order_type in ("LMT", "STP LMT")
+        kind = request.kind
+        # By position: an order is acknowledged only after this, and names cost as much as all the rest.
         return PaperOrder(
             self.ledger.new_perm_id(),
             client_id,
@@ -147,21 +201,28 @@ class Desk(OrderLife):
             symbol,
             request.action,
             request.quantity,
-            request.order_type,
-            request.limit if limited else math.nan,
-            request.tif or "DAY",
+            kind.order_type,
+            request.limit if kind.limited else math.nan,
+            kind.tif or "DAY",
             self.account_id,
-            exchange=request.contract.exchange or "SMART",
-            order_ref=request.order_ref,
-            open_close=request.open_close,
-            outside_rth=request.outside_rth,
-            day=self.account.day,
-            aux=request.aux,
-            trail_stop=request.trail_stop,
-            trail_percent=request.trail_percent,
-            oca_group=request.oca_group,
-            oca_type=request.oca_type,
-            parent_order_id=request.parent_id,
+            kind.contract.exchange or "SMART",
+            request.order_ref,
+            kind.open_close,
+            kind.outside_rth,
+            PRE_SUBMITTED,
+            0.0,
+            0.0,
+            0.0,
+            0.0,
+            self.account.day,
+            0.0,
+            request.aux,
+            kind.trail_stop,
+            kind.trail_percent,
+            kind.oca_group,
+            kind.oca_type,
+            0,
+            kind.parent_id,
         )
 
     def _refuse(self, client: Client, request: OrderRequest, symbol: int, refusal: Refusal) -> None:
@@ -175,7 +236,8 @@ class Desk(OrderLife):
             self.news.status(order)
 
     def _modify(self, client: Client, order: PaperOrder, request: OrderRequest, now_ns: int) -> None:
-        if not request.tif:
+        kind = request.kind
+        if not kind.tif:
             client.error(request.order_id, *NO_TIF)
         limit = request.limit if order.order_type in ("LMT", "STP LMT") else math.nan
         in_market = order.place == MARKET
@@ -186,13 +248,13 @@ class Desk(OrderLife):
             return
         order.quantity = request.quantity
         order.limit = limit
-        order.aux, order.trail_percent = request.aux, request.trail_percent
-        if request.trail_stop == request.trail_stop:
-            order.trail_stop = request.trail_stop
-        order.tif = request.tif or "DAY"
+        order.aux, order.trail_percent = request.aux, kind.trail_percent
+        if kind.trail_stop == kind.trail_stop:
+            order.trail_stop = kind.trail_stop
+        order.tif = kind.tif or "DAY"
         order.order_ref = request.order_ref
         if order.place == HELD:
-            if request.transmit:
+            if kind.transmit:
                 self._transmit(order, lambda: now_ns)
             else:
                 self._record(order)
@@ -282,6 +344,6 @@ class Desk(OrderLife):
 
 def _duplicate(existing: PaperOrder | None, request: OrderRequest, symbol: int) -> tuple[int, str]:
     if existing is not None and existing.status == FILLED and existing.symbol == symbol:
-        same = existing.action == request.action and existing.order_type == request.order_type
+        same = existing.action == request.action and existing.order_type == request.kind.order_type
         return (104, "Can't modify a filled order.") if same else (103, "Duplicate order id")
     return 103, "Duplicate order id"

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.paper.account import Account, commission_total
+from engine.paper.commissions import Traded, pair, schedule_of, tiered
 
 MARKS = {0: 100.0, 1: 50.0}
 fills = st.lists(
@@ -111,3 +112,42 @@ def test_a_correction_replaces_the_price_and_the_account_still_adds_up():
 def test_a_fill_of_nothing_is_refused():
     with pytest.raises(ValueError, match="quantity 0"):
         Account.opened(1.0, "x").fill(0, 0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "month_before", "expected"),
+    [
+        (20_000.0, 0.0, 2.00),  # 0.2 bps would be 0.40: the minimum
+        (1_000_000.0, 0.0, 20.00),
+        (1_000_000.0, 1.5e9, 15.00),
+        (1_000_000.0, 3e9, 10.00),
+        (1_000_000.0, 6e9, 8.00),
+        (1_000.0, 1.5e9, 1.50),
+        (1_000.0, 3e9, 1.25),
+        (1_000.0, 6e9, 1.00),
+        (2_000_000.0, 1e9 - 1e6, 20.00 + 15.00),  # across the border of two tiers
+    ],
+)
+def test_a_currency_pair_costs_basis_points_by_the_value_of_the_month(value, month_before, expected):
+    traded = Traded(value / 1.25, value, month_before=month_before)
+    assert pair(traded) == pytest.approx(expected)
+    assert schedule_of("fixed", "CASH") is schedule_of("tiered", "CASH") is pair
+    assert schedule_of("tiered", "STK") is tiered
+
+
+def test_an_order_of_a_pair_in_parts_costs_what_it_costs_in_one():
+    charged, value = 0.0, 0.0
+    for part in (5_000.0, 50_000.0, 400_000.0):
+        value += part
+        charged += pair(Traded(value, value)) - charged
+    assert charged == pytest.approx(pair(Traded(455_000.0, 455_000.0))) == pytest.approx(9.1)
+
+
+def test_the_month_counts_shares_of_stocks_and_dollars_of_pairs():
+    account = Account.opened(1e6, "20260105")
+    account.pairs = frozenset((3,))
+    account.fill(0, 100, 10.0, 1.0)
+    account.fill(3, -1_000, 1.25, 2.0)
+    assert (account.month_of(0), account.month_of(3)) == (100.0, 1250.0)
+    account.roll_day("20260201", {0: 10.0, 3: 1.25})
+    assert (account.month_of(0), account.month_of(3)) == (0.0, 0.0)

@@ -12,6 +12,7 @@ from engine.paper import server
 from engine.paper.catalog import NEW_YORK
 from engine.paper.commissions import Traded, tiered
 from engine.paper.orders import DESK, HELD, WAITING, PaperOrder
+from engine.paper.universe import stocks
 from engine.paper.watch import next_close, reached, regular, trailed, triggers
 
 
@@ -329,3 +330,25 @@ async def test_the_tiered_table_is_charged_when_it_is_asked_for():
         await client.expect(59)
         assert float(client.of(59)[0][3]) == pytest.approx(0.67)
         await client.close()
+
+
+@pytest.mark.parametrize("table", ["fixed", "tiered"])
+async def test_a_pair_is_charged_as_currencies_are_whatever_the_table_of_stocks(table, tmp_path):
+    (pair,) = stocks(("EUR.USD",))
+    euro = (str(pair.con_id), "EUR", "CASH", "", "0.0", "", "", pair.exchange, "", "USD", "", "")
+    state = tmp_path / "state.json"
+    async with running(ScriptedMarket((pair,)), commissions=table, state_file=state, equity_usd=1e9) as r:
+        client = await RawClient.connect(r.port)
+        client.send(*place_fields(1, order_type="MKT", limit="", quantity=1, contract=euro, what_if=True))
+        await client.expect(5)
+        client.send(*place_fields(2, order_type="MKT", limit="", quantity=100, contract=euro))
+        report = await client.expect(59)
+        assert float(report[0][3]) == 2.0
+        client.send(7, 3, 50, 0, "", "", "", "", "", "")
+        await client.expect(55)
+        value = sum(float(m[19]) * float(m[20]) for m in client.of(11)[:1])
+        assert r.gateway.account.month_pair_usd == pytest.approx(value)
+        await client.close()
+    async with running(ScriptedMarket((pair,)), commissions=table, state_file=state) as r:
+        assert r.gateway.account.month_pair_usd == pytest.approx(value)
+        assert r.gateway.account.month_shares == 0.0

@@ -597,13 +597,13 @@ async def test_a_new_order_is_acknowledged_before_the_market_moves():
 
         (session,) = r.gateway.clients()
         sent: list[list[str]] = []
-        write = session._write
+        write = session.write
 
         def note(blob: bytes) -> None:
             sent.append([blob[4:6].decode()])
             write(blob)
 
-        session._write = note
+        session.write = note
         r.market.submit = watched
         client.send(*place_fields(1))
         await client.expect(3, 2)

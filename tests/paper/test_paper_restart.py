@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -192,3 +194,26 @@ class _Desk:
 
     def buy(self, order_id: int, quantity: int) -> None:
         self.place(order_id, "MKT", "", "DAY", quantity)
+
+
+async def test_a_log_of_the_older_form_is_read(tmp_path):
+    state = tmp_path / "state.json"
+    async with running(state_file=state) as r:
+        client = await trade_a_little(r.port)
+        await client.close()
+        working = {o.order_id: o.status for o in r.gateway.desk.ledger.working()}
+        cash = r.gateway.account.cash
+        older = []
+        for log in sorted(state.parent.glob("state.json.log.*")):
+            for line in log.read_text().splitlines():
+                record = json.loads(line)
+                subject = {n: math.nan if v is None else v for n, v in record.pop("subject").items()}
+                name = "order" if record["kind"] == "order" else "execution"
+                older.append(json.dumps(record | {name: subject | {"symbol": record.pop("symbol")}}))
+            log.write_text("\n".join(older) + "\n")
+        copied = tmp_path / "copy"
+        shutil.copytree(state.parent, copied, ignore=lambda folder, names: [n for n in names if n.endswith(".lock")])
+    async with running(state_file=copied / "state.json") as r:
+        assert older
+        assert {o.order_id: o.status for o in r.gateway.desk.ledger.working()} == working
+        assert r.gateway.account.cash == cash

@@ -14,11 +14,12 @@ from ib_insync.decoder import Decoder
 from engine.domain.instruments import SIM_UNIVERSE
 from engine.paper.account import Margins
 from engine.paper.fields import FieldError, FieldReader, number, payload
-from engine.paper.framing import FrameDecoder, FrameError, frame
+from engine.paper.framing import FrameDecoder, FrameError, frame, whole_frame
 from engine.paper.messages_in import In
-from engine.paper.order_out import WhatIf, open_order
+from engine.paper.order_out import WhatIf, acknowledgement, open_order
+from engine.paper.order_templates import OrderTemplates
 from engine.paper.orders import Ledger, PaperOrder, corrected_id, on_increment
-from engine.paper.place_order import OrderRequest, OrderTemplates, read_place_order
+from engine.paper.place_order import ContractKey, OrderKind, OrderRequest, read_place_order
 from engine.paper.session import agreed_version
 
 VERSIONS = [157, 159, 160, 162, 163, 164, 166, 169, 170, 176]
@@ -87,11 +88,11 @@ def test_plain_orders_of_the_library_are_read_in_every_layout(version):
     order = LimitOrder("SELL", 300, 151.25, tif="GTC", orderRef="r-1", outsideRth=True, account="DUSIM001")
     request = read(written_by_library(STOCK, order, version), version)
     assert (request.order_id, request.action, request.quantity) == (12, "SELL", 300)
-    assert (request.order_type, request.limit, request.tif) == ("LMT", 151.25, "GTC")
-    assert (request.order_ref, request.outside_rth, request.account) == ("r-1", True, "DUSIM001")
-    assert (request.transmit, request.what_if, request.unsupported) == (True, False, "")
+    assert (request.kind.order_type, request.limit, request.kind.tif) == ("LMT", 151.25, "GTC")
+    assert (request.order_ref, request.kind.outside_rth, request.kind.account) == ("r-1", True, "DUSIM001")
+    assert (request.kind.transmit, request.kind.what_if, request.kind.unsupported) == (True, False, "")
     market = read(written_by_library(STOCK, MarketOrder("BUY", 1, whatIf=True), version), version)
-    assert market.what_if
+    assert market.kind.what_if
     assert math.isnan(market.limit)
 
 
@@ -115,8 +116,8 @@ def test_optional_blocks_move_fields_but_not_their_meaning(change, named, versio
     for name, value in change.items():
         setattr(order, name, value)
     request = read(written_by_library(STOCK, order, version), version)
-    assert request.unsupported == named
-    assert (request.what_if, request.order_ref, request.quantity) == (True, "x", 7)
+    assert request.kind.unsupported == named
+    assert (request.kind.what_if, request.order_ref, request.quantity) == (True, "x", 7)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -124,11 +125,11 @@ def test_stops_trails_groups_and_attachments_of_the_library_are_read_in_every_la
     order = Order(action="SELL", totalQuantity=5, orderType="TRAIL", auxPrice=0.5, trailStopPrice=99.5, tif="GTC")
     order.ocaGroup, order.ocaType, order.parentId, order.transmit = "g", 1, 4, False
     request = read(written_by_library(STOCK, order, version), version)
-    assert (request.order_type, request.aux, request.trail_stop) == ("TRAIL", 0.5, 99.5)
-    assert (request.oca_group, request.oca_type, request.parent_id) == ("g", 1, 4)
-    assert not request.transmit
+    assert (request.kind.order_type, request.aux, request.kind.trail_stop) == ("TRAIL", 0.5, 99.5)
+    assert (request.kind.oca_group, request.kind.oca_type, request.kind.parent_id) == ("g", 1, 4)
+    assert not request.kind.transmit
     percent = Order(action="BUY", totalQuantity=5, orderType="TRAIL", trailingPercent=2.5, tif="DAY")
-    assert read(written_by_library(STOCK, percent, version), version).trail_percent == 2.5
+    assert read(written_by_library(STOCK, percent, version), version).kind.trail_percent == 2.5
 
 
 def test_an_order_cut_anywhere_is_an_error_that_names_the_field():
@@ -236,3 +237,38 @@ def test_the_second_order_of_a_kind_is_read_by_template():
     found = templates.read(second, 176)
     assert found is not None
     assert (found.action, found.quantity, found.limit, found.order_ref) == ("SELL", 7.0, 11.5, "x")
+
+
+@given(
+    kind=st.tuples(
+        st.sampled_from(("LMT", "MKT", "STP", "STP LMT", "TRAIL", "MOC")),
+        st.sampled_from(("DAY", "GTC", "IOC")),
+        st.booleans(),
+        st.sampled_from(("", "group")),
+        st.sampled_from((0, 7)),
+        st.sampled_from((math.nan, 99.5)),
+        st.sampled_from((math.nan, 2.5)),
+    ),
+    numbers=st.lists(
+        st.tuples(st.integers(1, 10**6), st.floats(0.01, 1e4), st.sampled_from((math.nan, 0.5, 100.0)), st.text()),
+        min_size=1,
+        max_size=4,
+    ),
+    version=st.sampled_from(VERSIONS),
+)
+def test_the_acknowledgement_of_a_kind_is_the_open_order_that_is_written_in_full(kind, numbers, version):
+    order_type, tif, outside, group, parent, trail_stop, trail_percent = kind
+    contract = ContractKey(265598, "AAPL", "STK", "SMART", "", "USD", "")
+    shared = OrderKind(contract, order_type, tif, "", "", True, outside, False, "", group, 3, parent)
+    for size, limit, aux, reference in numbers:
+        order = PaperOrder(1_500_000_000 + size, 3, size, 0, "BUY", size, order_type, limit, tif, "DUSIM001")
+        order.aux, order.order_ref, order.outside_rth, order.oca_group = aux, reference, outside, group
+        order.parent_order_id, order.trail_stop, order.trail_percent = parent, trail_stop, trail_percent
+        in_full = open_order(order, SIM_UNIVERSE[0], version)
+        assert acknowledgement(order, shared, SIM_UNIVERSE[0], version) == in_full
+
+
+@given(st.binary(max_size=30), st.integers(-2, 2))
+def test_only_one_exact_frame_is_taken_as_a_whole(body, error):
+    data = max(0, len(body) + error).to_bytes(4, "big") + body
+    assert whole_frame(data) == (body if body and not error else None)

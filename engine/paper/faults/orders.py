@@ -27,6 +27,7 @@ def _armed(
         faults = desk.gateway.desk.faults
         count, probability = values.count("count"), values.number("probability")
         pick(faults).arm(count, probability)
+        faults.armed = True
         if set_up is not None:
             set_up(faults, values)
         often = f" with probability {probability:g} each" if probability < 1 else ""

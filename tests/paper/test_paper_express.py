@@ -1,0 +1,170 @@
+"""The express lane says what the long way says: the same orders, byte for byte, with the lane and without it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from paper_harness import RawClient, place_fields, running
+from paper_scripted import ScriptedMarket
+
+from engine.domain.instruments import SIM_INDEX
+from engine.paper import express
+from engine.paper.account import Account, Position
+from engine.paper.config import PaperConfig
+from engine.paper.fields import payload
+from engine.paper.framing import frame
+from engine.paper.order_checks import check_margin, room_usd
+from engine.paper.orders import MARKET, Ledger, PaperOrder
+from engine.paper.place_order import ContractKey, OrderKind, OrderRequest
+from engine.paper.server import Gateway
+from engine.paper.session import Session
+
+
+class Wire:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written = b""
+
+    def get_extra_info(self, name: str) -> None:
+        return None
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class NoLanes:
+    any = False
+
+    def learn(self, message: bytes, kind: OrderKind) -> None: ...
+
+
+def connected(with_lane: bool) -> tuple[Session, Wire]:
+    config = PaperConfig(port=0, max_client_messages_per_s=0, equity_usd=60_000.0)
+    gateway = Gateway(config, ScriptedMarket(), SIM_INDEX, clock_ns=lambda: 1, wall_ns=1_700_000_000_000_000_000)
+    session, wire = Session(gateway), Wire()
+    session.connection_made(wire)
+    session.data_received(b"API\0" + frame(b"v157..176"))
+    session.data_received(frame(payload(71, 2, 1, "")))
+    if not with_lane:
+        session._lanes = NoLanes()
+    wire.written = b""
+    return session, wire
+
+
+ORDER = st.tuples(
+    st.integers(-1, 2),  # step of the order id
+    st.sampled_from(("BUY", "SELL", "buy")),
+    st.sampled_from((1, 7, 100, 250, 0, -5, 1.5, 10**8, "100.0", "x", "007")),
+    st.sampled_from((100.0, 99.99, 100.005, 0.01, 1e9, 150.0, "", "100.10", "-1", "nan")),
+    st.sampled_from(("", "r-1", "ümlaut", "a b")),
+    st.sampled_from(("DAY", "GTC", "")),
+    st.sampled_from(("LMT", "MKT", "STP")),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=60)
+@given(st.lists(ORDER, min_size=2, max_size=14))
+def test_orders_are_answered_alike_with_the_lane_and_without_it(orders):
+    async def told(with_lane: bool) -> list[bytes]:
+        session, wire = connected(with_lane)
+        order_id, answers = 0, []
+        for step, action, quantity, limit, reference, tif, kind in orders:
+            order_id += step
+            fields = [str(f) for f in place_fields(order_id, limit=1.0, quantity=1)]
+            fields[16:20] = [action, str(quantity), kind, str(limit)]
+            fields[21], fields[26] = tif, reference
+            session.data_received(frame(b"".join(f.encode() + b"\0" for f in fields)))
+            answers.append(wire.written)
+            wire.written = b""
+        return answers
+
+    assert asyncio.run(told(True)) == asyncio.run(told(False))
+
+
+async def test_the_second_order_of_a_kind_takes_the_lane(monkeypatch):
+    taken: list[int] = []
+    hand_over = express.Lanes._hand_over
+
+    def note(self, lane, framed, values):
+        taken.append(values[0])
+        hand_over(self, lane, framed, values)
+
+    monkeypatch.setattr(express.Lanes, "_hand_over", note)
+    async with running() as r:
+        client = await RawClient.connect(r.port)
+        for order_id in (1, 2, 3):
+            client.send(*place_fields(order_id, limit=100.0 + order_id))
+            await client.expect(3, 2 * order_id)
+        assert taken == [2, 3]
+        r.faults.apply("reject_next", {"count": 1})
+        client.send(*place_fields(4, limit=100.0))
+        await client.expect_error(201, 4)
+        assert taken == [2, 3]
+        await client.close()
+
+
+async def test_an_order_of_the_lane_is_in_the_state_file_before_it_is_told(tmp_path):
+    async with running(state_file=tmp_path / "state.json") as r:
+        client = await RawClient.connect(r.port)
+        client.send(*place_fields(1, limit=100.0))
+        await client.expect(3, 2)
+        (session,) = r.gateway.clients()
+        write, recorded = session.write, []
+
+        def note(blob: bytes) -> None:
+            if blob[4:6] == b"5\0":
+                logs = b"".join(p.read_bytes() for p in tmp_path.glob("state.json.log.*"))
+                recorded.append(b'"order_id":2' in logs)
+            write(blob)
+
+        session.write = note
+        client.send(*place_fields(2, limit=100.0))
+        await client.expect(3, 4)
+        assert recorded[0]
+        await client.close()
+
+
+SYMBOLS = st.integers(0, 2)
+
+
+@given(
+    cash=st.floats(-1e5, 1e6),
+    held=st.dictionaries(SYMBOLS, st.integers(-2000, 2000), max_size=3),
+    working=st.lists(
+        st.tuples(SYMBOLS, st.sampled_from(("BUY", "SELL")), st.integers(1, 1000), st.floats(1, 300)), max_size=5
+    ),
+    order=st.tuples(SYMBOLS, st.sampled_from(("BUY", "SELL")), st.floats(0.01, 1000)),
+    part=st.floats(0.0, 1.0),
+)
+def test_what_fits_the_room_is_never_refused_for_its_margin(cash, held, working, order, part):
+    marks = {0: 100.0, 1: 50.0, 2: 200.0}
+    account = Account.opened(cash, "20260101")
+    account.positions = {symbol: Position(quantity, 100.0) for symbol, quantity in held.items()}
+    ledger = Ledger(1)
+    for number, (symbol, action, quantity, limit) in enumerate(working, 1):
+        resting = PaperOrder(number, 1, number, symbol, action, quantity, "LMT", limit, "DAY", "D")
+        resting.place = MARKET
+        ledger.put(resting)
+    symbol, action, limit = order
+    room = room_usd(account, ledger, marks)
+    quantity = math.floor(part * room / limit)
+    if quantity < 1:
+        return
+    kind = OrderKind(ContractKey(0, "X", "STK", "SMART", "", "USD", ""), "LMT", "DAY", "", "", True, False, False, "")
+    request = OrderRequest(99, kind, action, quantity, limit, math.nan, "")
+    refusal = check_margin(request, symbol, account, ledger, marks, lambda t: max(2.0, 0.01 * t.value))
+    assert refusal is None
