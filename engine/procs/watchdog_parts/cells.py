@@ -139,13 +139,37 @@ class Senses:
         self._commissions_usd = 0.0
         self._executions = 0
         self._changed = 0
+        self._vouched = False
         self.facts = Facts(
             self.names, self.table, self.totals, config.limits.breaker_symbol_usd, config.limits.max_position_usd
         )
 
     def refresh_market(self) -> None:
         """Read books and positions; ``take_changed`` tells whether anything was new."""
-        self._changed += self.books.refresh() + self.positions.refresh()
+        self._changed += self.books.refresh() + self._read_positions()
+
+    def _read_positions(self) -> int:
+        """Positions, and whether one life of the bridge vouches for them: one that had compared its books before.
+
+        A bridge that begins shows positions without the executions that it has yet to read, while the broker's cell
+        is still its predecessor's. Taken for a new day, that would shift the equity for good.
+        """
+        before = self._vouching()
+        changed = self.positions.refresh()
+        self._vouched = before != 0 and self._vouching() == before
+        return changed
+
+    def _vouching(self) -> int:
+        """Incarnation of the bridge that says by itself that its books have been compared; 0 if none does."""
+        beat, broker = self.beats[topology.BRIDGE], self.broker
+        beat.refresh()
+        broker.refresh()
+        return int(beat.value[0]["incarnation"]) if self.own_word and broker.value[0]["reconciled"] else 0
+
+    @property
+    def own_word(self) -> bool:
+        """Has the bridge that lives now written the broker's cell? A dead one's stands until its successor's first."""
+        return int(self.broker.value[0]["updated_ns"]) >= int(self.beats[topology.BRIDGE].value[0]["t_started_ns"])
 
     def take_changed(self) -> int:
         changed, self._changed = self._changed, 0
@@ -154,7 +178,7 @@ class Senses:
     def measure(self, now_ns: int) -> None:
         """Recompute table and totals from the cells as last refreshed."""
         link = self.facts.link
-        self.parameters[k.P_ACCOUNTED] = 1.0 if link.bridge_alive and link.reconciled else 0.0
+        self.parameters[k.P_ACCOUNTED] = 1.0 if link.bridge_alive and link.reconciled and self._vouched else 0.0
         n = len(self.names)
         k.measure(
             self.books.value, self.positions.value, n, now_ns, self.parameters, self.memory, self.table, self.totals
@@ -162,10 +186,9 @@ class Senses:
 
     def refresh_slow(self, now_ns: int, emergency_answer_age_ns: int) -> Facts:
         """Read everything and rebuild the facts."""
-        for block in (self.account, self.broker, self.arm, self.models, self.books, self.positions):
+        for block in (self.account, self.arm, self.models, self.books, *self.beats.values()):
             block.refresh()
-        for block in self.beats.values():
-            block.refresh()
+        self._read_positions()
         link = self._link(now_ns, emergency_answer_age_ns)
         self.facts = Facts(
             self.names, self.table, self.totals, self.facts.symbol_limit_usd, self.facts.gross_limit_usd,
@@ -218,7 +241,8 @@ class Senses:
         probe, message = int(b["probe_sent_ns"]), int(b["last_message_ns"])
         wall = self._ctx.clock.wall_ns(now_ns)
         facts = LinkFacts(
-            link=link, bridge_alive=alive, leaving=bool(b["leaving"]), reconciled=bool(b["reconciled"]),
+            link=link, bridge_alive=alive, leaving=bool(b["leaving"]),
+            reconciled=bool(b["reconciled"]) and self.own_word,
             down_since_ns=int(b["down_since_ns"]), ever_up=count > 0 or int(b["snapshot_id"]) > 0 or up,
             rtts_ns=newest_last, probe_age_ns=now_ns - probe if up and probe else -1,
             silent_ns=now_ns - message if up and message else -1,

@@ -99,11 +99,9 @@ class Takeover:
         senses = self._senses
         exists, hung, incarnation = senses.bridge_state(now_ns)
         broker = senses.broker.value[0]
-        # A dead bridge's cell says "reconciled" until its successor has written it for the first time.
-        own_word = int(broker["updated_ns"]) >= int(senses.beat(topology.BRIDGE)["t_started_ns"])
         facts = BridgeFacts(
             incarnation=incarnation, alive=exists, hung=hung, leaving=bool(broker["leaving"]) and exists,
-            reconciled=own_word and bool(broker["reconciled"]) and senses.facts.link.up and self._has_read(now_ns),
+            reconciled=senses.facts.link.reconciled and senses.facts.link.up and self._has_read(now_ns),
             exposed=bool(senses.held()) or senses.working() > 0,
             exit_seen=not exists, flattening=self._busy(now_ns), unreachable=exists and self._unreachable(now_ns),
         )  # fmt: skip
