@@ -51,6 +51,33 @@ def window(rows_after: list[Row], change: RowChange, limit: int) -> list[RowChan
     return [change]
 
 
+def caught_up(before: tuple[list[Row], list[Row]], after: tuple[list[Row], list[Row]]) -> list[tuple[int, RowChange]]:
+    """Ordinary changes, each with its side, that lead from rows that were told to those of now. Pure.
+
+    Rows that are gone leave first, on both sides and from the bottom; then sizes; then what is new, from the top. So
+    the rows are sorted, whole and uncrossed after every single change.
+    """
+    deletes: list[tuple[int, RowChange]] = []
+    others: list[tuple[int, RowChange]] = []
+    for side in (0, 1):
+        now = after[side]
+        prices = {price for price, _ in now}
+        kept = dict(before[side])
+        for level in range(len(before[side]) - 1, -1, -1):
+            price = before[side][level][0]
+            if price not in prices:
+                deletes.append((side, (_DELETE, level, 0.0, 0.0)))
+                del kept[price]
+        left = [price for price, _ in before[side] if price in kept]
+        others += [
+            (side, (_UPDATE, left.index(price), price, size))
+            for price, size in now
+            if price in kept and kept[price] != size
+        ]
+        others += [(side, (_INSERT, n, price, size)) for n, (price, size) in enumerate(now) if price not in kept]
+    return deletes + others
+
+
 @dataclass(slots=True)
 class SymbolBook:
     """Rows are best first. Prices in USD, sizes in shares; NaN until first seen."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine.paper.books import RowChange, SymbolBook, window
+from engine.paper.books import Row, RowChange, SymbolBook, caught_up, window
 from engine.paper.catalog import Catalog
 from engine.paper.framing import frame
 from engine.paper.lines import Lines, Subscriber
@@ -20,7 +20,10 @@ _TEXTS = {
 
 @dataclass(slots=True, eq=False)
 class DepthLine:
-    """``head`` is everything of a message in front of the row. Smart depth is message 13, a single venue 12."""
+    """``head`` is everything of a message in front of the row. Smart depth is message 13, a single venue 12.
+
+    ``told``: the rows that the client knows, asks and bids, while a fault keeps the newer ones from it.
+    """
 
     client: Subscriber
     req_id: int
@@ -28,6 +31,7 @@ class DepthLine:
     rows: int
     smart: bool
     head: bytes
+    told: tuple[list[Row], list[Row]] | None = None
 
 
 class DepthLines:
@@ -97,6 +101,27 @@ class DepthLines:
                 push((len(head) + len(body)).to_bytes(4, "big") + head + body)
             self.messages += len(encoded)
 
+    def hush(self, symbol: int) -> None:
+        """Nothing is told of a symbol from now on."""
+        for line in self._lines.of(symbol):
+            if line.told is None:
+                line.told = self._rows(line)
+
+    def resume(self, symbol: int) -> None:
+        """Tell what has changed meanwhile, as data that was kept: by ordinary changes, without a reset."""
+        for line in self._lines.of(symbol):
+            if line.told is None:
+                continue
+            changes = caught_up(line.told, self._rows(line))
+            line.told = None
+            for side, change in changes:
+                line.client.push(frame(line.head + self._body(symbol, line.smart, side, change)))
+            self.messages += len(changes)
+
+    def _rows(self, line: DepthLine) -> tuple[list[Row], list[Row]]:
+        book = self._books[line.symbol]
+        return book.asks[: line.rows], book.bids[: line.rows]
+
     def void(self, symbol: int) -> None:
         """Tell subscribers that the rows are void; new ones follow."""
         for line in self._lines.of(symbol):
@@ -107,6 +132,8 @@ class DepthLines:
         self.void(symbol)
         for line in self._lines.of(symbol):
             self._send_rows(line)
+            if line.told is not None:
+                line.told = self._rows(line)
 
     def halt(self, symbol: int) -> None:
         """A halt ends the subscriptions, as at the broker: clients must subscribe again."""

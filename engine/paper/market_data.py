@@ -25,7 +25,8 @@ _QUOTE, _TRADE, _INDEX = int(MarketEventKind.QUOTE), int(MarketEventKind.TRADE),
 class MarketFeed:
     """What the clients see of the market.
 
-    ``silent`` and, by symbol, ``stalled`` are faults: subscriptions stay, nothing is sent.
+    ``silent`` and, by symbol, ``stalled`` are faults: subscriptions stay, nothing is sent. When they end, depth goes on
+    with ordinary changes that bring every client's rows up to date.
     """
 
     def __init__(
@@ -67,6 +68,12 @@ class MarketFeed:
         self.depth.forget(client)
         self.tickers.lines.forget(client)
         self.prints.lines.forget(client)
+
+    def subscribe_depth(self, client: Subscriber, req_id: int, symbol: int, rows: int, smart: bool) -> None:
+        """A new line of depth; rows now, changes unless a fault keeps them."""
+        self.depth.subscribe(client, req_id, symbol, rows, smart)
+        if not self._told(symbol):
+            self.depth.hush(symbol)
 
     def forget_all(self) -> None:
         """All subscriptions are lost, as after 1101."""
@@ -131,17 +138,30 @@ class MarketFeed:
     def _told(self, symbol: int) -> bool:
         return not self.silent and symbol not in self.stalled
 
+    def hush(self) -> None:
+        """Nothing is told from now on, and nothing says so."""
+        self.silent = True
+        for symbol in self.books:
+            self.depth.hush(symbol)
+
+    def stall(self, symbol: int) -> None:
+        """Nothing is told of one symbol from now on."""
+        self.stalled.add(symbol)
+        self.depth.hush(symbol)
+
     def speak(self) -> None:
-        """End a silence: rows went by unseen, so every depth subscriber gets them anew."""
+        """End a silence."""
         self.silent = False
         for symbol in self.books:
-            if symbol not in self.stalled:
-                self.depth.reset(symbol)
+            self._go_on(symbol)
 
     def unstall(self, symbol: int) -> None:
         """End the silence of one symbol."""
         if symbol in self.stalled:
             self.stalled.discard(symbol)
             self._changed.add(symbol)
-            if not self.silent:
-                self.depth.reset(symbol)
+            self._go_on(symbol)
+
+    def _go_on(self, symbol: int) -> None:
+        if self._told(symbol):
+            self.depth.resume(symbol)

@@ -112,7 +112,7 @@ def cancel_mkt_data(gw: Gateway, client: Session, request: m.ById) -> None:
 def mkt_depth(gw: Gateway, client: Session, request: m.MktDepth) -> None:
     symbol = _symbol(gw, client, request.req_id, request.contract)
     if symbol is not None:
-        gw.feed.depth.subscribe(client, request.req_id, symbol, request.rows, request.smart)
+        gw.feed.subscribe_depth(client, request.req_id, symbol, request.rows, request.smart)
 
 
 def cancel_mkt_depth(gw: Gateway, client: Session, request: m.ById) -> None:

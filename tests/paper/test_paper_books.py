@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.paper.books import SymbolBook, window
+from engine.paper.books import SymbolBook, caught_up, window
 from engine.paper.history import BarSeries, SymbolHistory, bar_size_s, duration_s, merge
 
 changes = st.lists(st.tuples(st.sampled_from([0, 1, 2]), st.integers(0, 7), st.integers(1, 99)), max_size=60)
@@ -84,3 +84,29 @@ def test_durations_and_bar_sizes_are_read_as_the_broker_writes_them():
     for read, text in ((duration_s, "ten S"), (duration_s, "10"), (bar_size_s, "1 parsec"), (bar_size_s, "0 secs")):
         with pytest.raises(ValueError, match=text):
             read(text)
+
+
+PRICES = st.lists(st.integers(1, 30), max_size=10, unique=True)
+SIZES = st.integers(1, 3)
+
+
+@given(st.data())
+def test_catching_up_leads_from_any_book_to_any_other_through_good_books_only(data):
+    def drawn() -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+        middle = data.draw(st.integers(1, 30))
+        prices = [float(p) for p in data.draw(PRICES)]
+        asks = [(p, float(data.draw(SIZES))) for p in sorted(prices) if p > middle]
+        bids = [(p, float(data.draw(SIZES))) for p in sorted(prices, reverse=True) if p <= middle]
+        return asks, bids
+
+    before, after = drawn(), drawn()
+    book = SymbolBook(asks=list(before[0]), bids=list(before[1]))
+    changes = caught_up(before, after)
+    for side, change in changes:
+        assert book.apply(side, change)
+        assert book.asks == sorted(book.asks)
+        assert book.bids == sorted(book.bids, reverse=True)
+        assert not (book.asks and book.bids) or book.bids[0][0] < book.asks[0][0]
+    assert (book.asks, book.bids) == after
+    assert changes or before == after
+    assert len(changes) <= sum(map(len, (*before, *after)))

@@ -22,6 +22,18 @@ def test_a_client_library_passes_the_scripted_session_unmodified(client: ClientL
     if outcome.not_run:
         pytest.skip(f"{client.name} can't be installed here: {outcome.not_run}")
     assert outcome.passed, table.render([outcome]) + outcome.log
+    column = table.published().splitlines()[0].split(" | ").index(client.name)
+    shown = {row.split(" | ")[0].strip("| "): row.rstrip(" |").split(" | ")[column] for row in _rows()}
+    assert shown == outcome.results, "run: l2dash bench conformance --write"
+
+
+def _rows() -> list[str]:
+    return table.published().splitlines()[2:]
+
+
+def test_the_published_table_has_every_client_and_feature_and_is_all_green() -> None:
+    all_pass = [table.Outcome(client, dict.fromkeys(FEATURES, "ok")) for client in CLIENTS]
+    assert table.published() == table.markdown(all_pass), "run: l2dash bench conformance --write"
 
 
 @pytest.mark.timeout(120)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from paper_harness import AAPL, RawClient, place_fields, running, until
 
 from engine.cli.gateway import paper_gateway
+from engine.paper.books import SymbolBook
 from engine.paper.config import PaperConfig
 from engine.paper.control import start_control
 from engine.paper.faults import FAULTS, FaultDesk, FaultError, Plan
@@ -176,7 +177,7 @@ async def test_the_broker_can_cancel_unasked():
         await client.close()
 
 
-async def test_a_stalled_symbol_is_silent_while_others_go_on_and_returns_with_all_rows():
+async def test_a_stalled_symbol_is_silent_while_others_go_on_and_returns_with_what_has_changed():
     async with running() as r:
         client = await RawClient.connect(r.port)
         client.send(10, 5, 1, *AAPL, 10, 1, "")
@@ -188,9 +189,10 @@ async def test_a_stalled_symbol_is_silent_while_others_go_on_and_returns_with_al
         await client.sync()
         assert len(client.of(13)) == before
         r.faults.apply("unstall", {})
-        await client.expect_error(317, 1)
-        await client.expect(13, before + 20)
-        assert ["149.99", "5"] in [m[7:9] for m in client.of(13)[before:]]
+        await client.expect(13, before + 1)
+        await client.sync()
+        assert [m[3:9] for m in client.of(13)[before:]] == [["0", "NASDAQ", "1", "1", "149.99", "5"]]
+        assert 317 not in client.errors()
         await client.close()
 
 
@@ -207,6 +209,54 @@ async def test_a_link_that_flaps_returns_by_itself(then, code, lines):
         assert r.gateway.feed.silent == (then == "1102-dead")
         with pytest.raises(FaultError, match="allowed are 1101, 1102, 1102-dead"):
             r.faults.apply("link_flap", {"then": "1103"})
+        await client.close()
+
+
+@pytest.mark.parametrize(("lost", "back"), [("1100", "1102"), ("2103", "2104"), ("competing_session", "clear")])
+async def test_data_that_was_kept_goes_on_with_ordinary_changes(lost, back):
+    async with running() as r:
+        client = await RawClient.connect(r.port)
+        client.send(10, 5, 1, *AAPL, 10, 1, "")
+        client.send(10, 5, 2, *AAPL, 3, 1, "")
+        await client.sync()
+        r.faults.apply(lost, {})
+        r.market.set_row(0, 1, 0, 149.99, 5.0)  # another size
+        r.market.set_row(0, 0, 0, 150.005, 7.0)  # another price
+        r.step()
+        client.send(10, 5, 3, *AAPL, 10, 1, "")  # asked for meanwhile: rows as they are, changes later
+        await client.sync()
+        r.market.set_row(0, 0, 1, 150.015, 8.0)
+        r.step()
+        quiet = len(client.of(13))
+        r.faults.apply(back, {})
+        await client.sync()
+        assert len(client.of(13)) > quiet
+        assert 317 not in client.errors()
+        for req_id, rows in ((1, 10), (2, 3), (3, 10)):
+            book = SymbolBook()
+            for m in client.of(13):
+                if m[2] == str(req_id):
+                    assert book.apply(int(m[6]), (int(m[5]), int(m[3]), float(m[7]), float(m[8])))
+            now = r.gateway.feed.books[0]
+            assert (book.asks, book.bids) == (now.asks[:rows], now.bids[:rows])
+        await client.close()
+
+
+async def test_data_that_were_lost_must_be_asked_for_anew():
+    async with running() as r:
+        client = await RawClient.connect(r.port)
+        client.send(10, 5, 1, *AAPL, 10, 1, "")
+        await client.sync()
+        r.faults.apply("1100", {})
+        r.faults.apply("1101", {})
+        before = len(client.of(13))
+        r.market.set_row(0, 1, 0, 149.99, 5.0)
+        r.step()
+        await client.sync()
+        assert len(client.of(13)) == before
+        client.send(10, 5, 1, *AAPL, 10, 1, "")
+        await client.expect(13, before + 20)
+        assert 322 not in client.errors()
         await client.close()
 
 

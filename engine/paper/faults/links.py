@@ -124,7 +124,7 @@ def tell(desk: FaultDesk, code: int, message: str) -> None:
 
 def lost(desk: FaultDesk, values: Values) -> str:
     desk.gateway.link_up = False
-    desk.gateway.feed.silent = True
+    desk.gateway.feed.hush()
     tell(desk, 1100, "Connectivity between IBKR and the paper gateway has been lost.")
     return "link to the broker is down: no data, orders wait"
 
@@ -170,7 +170,7 @@ def link_flap(desk: FaultDesk, values: Values) -> str:
 
 
 def farm_lost(desk: FaultDesk, values: Values) -> str:
-    desk.gateway.feed.silent = True
+    desk.gateway.feed.hush()
     tell(desk, 2103, "Market data farm connection is broken:usfarm")
     return "market data farm is down"
 
@@ -220,7 +220,7 @@ def competing_session(desk: FaultDesk, values: Values) -> str:
     for line in lines:
         line.client.error(line.req_id, 10197, "No market data during competing live session")
     if not values.flag("data_stays"):
-        desk.gateway.feed.silent = True
+        desk.gateway.feed.hush()
         desk.later(values.number("seconds"), desk.gateway.feed.speak)
     return f"error 10197 sent on {len(lines)} tickers"
 
@@ -272,8 +272,12 @@ LINK_FAULTS: dict[str, Fault] = {
     ),
     "1300": Fault("the socket port has changed", port_changed, {"port": number("new port", 4003, 1, 65_535)}),
     "1100": Fault("link to the broker lost: no data, order messages wait", lost),
-    "1101": Fault("link restored, subscriptions lost", restored_data_lost),
-    "1102": Fault("link restored, data kept", restored_data_kept, {"dead": DEAD}),
+    "1101": Fault("link restored, subscriptions lost: they have to be asked for anew", restored_data_lost),
+    "1102": Fault(
+        "link restored, data kept: subscriptions go on with what has changed meanwhile, without 317",
+        restored_data_kept,
+        {"dead": DEAD},
+    ),
     "link_flap": Fault(
         "1100, and after a while 1101 or 1102",
         link_flap,

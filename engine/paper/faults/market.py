@@ -35,7 +35,8 @@ def depth_halted(desk: FaultDesk, values: Values) -> str:
 
 def stall(desk: FaultDesk, values: Values) -> str:
     feed, chosen = desk.gateway.feed, desk.symbols(values)
-    feed.stalled.update(chosen)
+    for symbol in chosen:
+        feed.stall(symbol)
 
     def undo() -> None:
         for symbol in chosen:

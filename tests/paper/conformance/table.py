@@ -1,15 +1,16 @@
 """The conformance table: every client library against every feature of the paper gateway.
 
-usage: python tests/paper/conformance/table.py [CLIENT...]   (part of a client's name; all without)
+usage: l2dash bench conformance [--write] [CLIENT...]   (part of a client's name; all without)
 
 For each client the gateway is started as a process of its own, and the session runs in the client's environment. Exit 0
-if every client passed that could be installed.
+if every client passed that could be installed. --write puts the table into docs/PAPER_GATEWAY.md.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +29,8 @@ from session import FEATURES
 SESSION_TIMEOUT_S = 240
 START_TIMEOUT_S = 60
 MASTER = 99
+DOCUMENT = ROOT / "docs" / "PAPER_GATEWAY.md"
+_BLOCK = re.compile(r"(<!-- measured: conformance -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 @dataclass
@@ -139,16 +142,40 @@ def render(outcomes: list[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    wanted = sys.argv[1:]
+def markdown(outcomes: list[Outcome]) -> str:
+    """The table as it stands in docs/PAPER_GATEWAY.md."""
+    head = ["feature", *(o.client.name for o in outcomes)]
+    rows = [[f, *(o.results.get(f, "not run") for o in outcomes)] for f in FEATURES]
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def published() -> str:
+    """The table that stands in the page now."""
+    found = _BLOCK.search(DOCUMENT.read_text())
+    return found[2] if found else ""
+
+
+def publish(outcomes: list[Outcome]) -> None:
+    text = DOCUMENT.read_text()
+    DOCUMENT.write_text(_BLOCK.sub(lambda found: found[1] + markdown(outcomes) + found[3], text))
+
+
+def main(arguments: list[str]) -> int:
+    write, wanted = "--write" in arguments, [a for a in arguments if not a.startswith("--")]
     chosen = tuple(c for c in CLIENTS if not wanted or any(w in c.name for w in wanted))
     if not chosen:
         print(f"no such client; there are {', '.join(c.name for c in CLIENTS)}")
         return 2
     outcomes = run_all(chosen)
     print(render(outcomes))
+    if write and (wanted or any(o.not_run for o in outcomes)):
+        print("not written: the page shows all clients, and not all were run")
+        return 1
+    if write:
+        publish(outcomes)
     return 0 if all(o.passed or o.not_run for o in outcomes) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
