@@ -17,6 +17,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -198,9 +199,9 @@ def echo_server(size: int) -> tuple[int, int]:
     os._exit(0)
 
 
-def orders(count: int) -> dict[str, float]:
+def orders(count: int, *options: str) -> dict[str, float]:
     """Median time from sending an order to its first acknowledgement, and of the bare echo, in turns."""
-    gateway = Gateway("--messages-per-s", "100")
+    gateway = Gateway("--messages-per-s", "100", *options)
     pid = 0
     try:
         os.sched_setaffinity(0, {CLIENT_CORE})
@@ -257,6 +258,9 @@ def main() -> int:
         f"place to acknowledgement, median: {found['ack_us']:.0f} us; bare loopback echo: {found['echo_us']:.0f} us; "
         f"ratio {found['ratio']:.2f} (asked: at most 2)"
     )
+    with tempfile.TemporaryDirectory() as folder:
+        kept = orders(20 if arguments.smoke else 2_000, "--state", f"{folder}/state.json")
+    print(f"the same with a state file, in which every order is before it is acknowledged: ratio {kept['ratio']:.2f}")
     rate, seconds = (2_000.0, 2.0) if arguments.smoke else (20_000.0, 10.0)
     flow = depth(rate, seconds)
     print(

@@ -5,7 +5,7 @@ touched, not of how much is computed. Here that is one function, one pattern and
 that is unusual, or might be refused, goes the long way through the desk.
 
 Invariants. 1. What is acknowledged here, the desk would have accepted, and in the same words (a test compares them).
-2. An order is in the state file before it is told, as everywhere; without a state file it becomes one afterwards.
+2. An order is in the state file before it is told, as everywhere; all else about it comes afterwards.
 """
 
 from __future__ import annotations
@@ -62,12 +62,15 @@ class Express:
 class Lane:
     """One kind of order of one connection."""
 
-    __slots__ = ("kind", "match", "texts", "tick_size")
+    __slots__ = ("kind", "line", "match", "texts", "tick_size")
 
-    def __init__(self, kind: OrderKind, parts: list[bytes], tick_size: float, texts: tuple[bytes, ...]) -> None:
+    def __init__(
+        self, kind: OrderKind, parts: list[bytes], tick_size: float, texts: tuple[bytes, ...], line: bytes
+    ) -> None:
         self.kind = kind
         self.tick_size = tick_size
         self.texts = texts
+        self.line = line
         front, behind = (b"\0".join(parts[a:b]) for a, b in ((_CONTRACT, _ACTION), (21, 26)))
         pattern = (re.escape(front), rb"(BUY|SELL)", rb"([1-9]\d{0,7})(?:\.0)?", parts[18], rb"(\d{1,7}(?:\.\d{1,9})?)")
         rest = (b"", re.escape(behind), rb"([ -~]*)", re.escape(parts[_TRANSMIT]))
@@ -89,8 +92,9 @@ class Lanes:
     def any(self) -> bool:
         return bool(self._lanes)
 
-    def learn(self, message: bytes, kind: OrderKind) -> None:
+    def learn(self, message: bytes, request: OrderRequest) -> None:
         """An order of this kind went the long way: the next one may be faster."""
+        kind = request.kind
         plain = kind.order_type == "LMT" and kind.tif and kind.transmit and not kind.what_if
         instrument, texts = kind.instrument, kind.texts.get(self._session.version)
         if not plain or kind.refusal or kind.parent_id or kind.oca_group or instrument is None or texts is None:
@@ -105,7 +109,10 @@ class Lanes:
             self._lanes.clear()
         contract, order_type, middle, hours, end = (text.encode("ascii") for text in texts)
         shared = (contract, order_type, b"\00.0" + middle, hours, end)
-        self._lanes[parts[2], parts[3]] = kind.lane = Lane(kind, parts, instrument.tick_size, shared)
+        journal, line = self._gateway.journal, b""
+        if journal.keeps:
+            line = journal.line_of(self._gateway.desk.draft(self._session.client_id, request, instrument.index, 1))
+        self._lanes[parts[2], parts[3]] = kind.lane = Lane(kind, parts, instrument.tick_size, shared, line)
 
     def take(self, data: bytes) -> bool:
         """Acknowledge the order that ``data`` is, and hand it to the desk; False if it isn't one for the lane."""
@@ -138,18 +145,14 @@ class Lanes:
         told = b"5\0%d%b%b\0%d%b%b%b%b\0" % values + b"%d\0%d%b%d%b" % (client_id, perm_id, hours, perm_id, end)
         framed = len(told).to_bytes(4, "big") + told
         try:
-            self._hand_over(lane, framed, (number, _SIDES[side], float(quantity), limit, reference.decode("ascii")))
+            ref, journal = reference.decode("ascii"), gateway.journal
+            if journal.keeps:
+                journal.placed(lane.line, perm_id, number, side, quantity, limit, ref, gateway.account.day)
+            session.write(framed)
+            order = gateway.desk.enter(
+                client_id, OrderRequest(number, lane.kind, _SIDES[side], float(quantity), limit, math.nan, ref)
+            )
+            gateway.desk.begin(order, gateway.catch_up)
         except Exception:
             session.failed(_PLACE_ORDER)
         return True
-
-    def _hand_over(self, lane: Lane, framed: bytes, values: tuple[int, str, float, float, str]) -> None:
-        desk, session = self._gateway.desk, self._session
-        number, action, quantity, limit, reference = values
-        if not desk.keeps_state:
-            session.write(framed)
-        request = OrderRequest(number, lane.kind, action, quantity, limit, math.nan, reference)
-        order = desk.enter(session.client_id, request)
-        if desk.keeps_state:
-            session.write(framed)
-        desk.begin(order, self._gateway.catch_up)

@@ -99,11 +99,6 @@ class OrderLife:
         """True while orders trade at once."""
         return self._open_now
 
-    @property
-    def keeps_state(self) -> bool:
-        """True if orders have to be in a state file before anybody is told of them."""
-        return self._journal.keeps
-
     # Where an order goes.
 
     def activate(self, order: PaperOrder, now_ns: int) -> None:

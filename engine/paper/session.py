@@ -183,7 +183,7 @@ class Session(asyncio.Protocol):
             order = self._templates.read(message, self.version)
             if order is not None:
                 self._place(order)
-                self._lanes.learn(message, order.kind)
+                self._lanes.learn(message, order)
                 return
         try:
             reader = FieldReader(message)

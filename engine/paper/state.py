@@ -14,9 +14,10 @@ import json
 import logging
 import math
 import os
+import re
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,17 @@ from engine.paper.orders import Execution, Ledger, PaperOrder
 log = logging.getLogger(__name__)
 
 LAYOUT = 1
+_DIFFERS = (
+    (b"perm_id", b"%d"),
+    (b"order_id", b"%d"),
+    (b"action", b'"%b"'),
+    (b"quantity", b"%d.0"),
+    (b"limit", b"%b"),
+    (b"order_ref", b"%b"),
+    (b"day", b'"%b"'),
+)
+"""What differs between the orders of a kind, in the order of the fields."""
+
 COMPACT_AFTER = 2_000
 """Log lines after which a new snapshot is written."""
 
@@ -82,6 +94,31 @@ class Journal:
         """An order is new or has changed."""
         if self._path is not None:
             self._append(b"order", order.symbol, order)
+
+    def line_of(self, order: PaperOrder) -> bytes:
+        """The line of orders like this new one, to be filled in by ``placed``."""
+        text = orjson.dumps(replace(order, order_ref="", day="")).replace(b"%", b"%%")
+        for name, value in _DIFFERS:
+            text, found = re.subn(rb'"%b":[^,}]*' % name, b'"%b":%b' % (name, value), text, count=1)
+            assert found, name
+        return b'"kind":"order","symbol":%b,"subject":%b}\n' % (self._names[order.symbol].replace(b"%", b"%%"), text)
+
+    def placed(
+        self,
+        line: bytes,
+        perm_id: int,
+        order_id: int,
+        action: bytes,
+        quantity: int,
+        limit: float,
+        reference: str,
+        day: str,
+    ) -> None:
+        """``order`` of a new order that isn't in the ledger yet, in a fraction of the time."""
+        self._sequence += 1
+        values = (perm_id, order_id, action, quantity, repr(limit).encode(), orjson.dumps(reference), day.encode())
+        os.write(self._log, b'{"seq":%d,' % self._sequence + line % values)
+        self._lines += 1  # a snapshot has to wait until the ledger knows of it
 
     def execution(self, execution: Execution) -> None:
         """An execution was applied to the account."""

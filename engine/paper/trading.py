@@ -166,12 +166,11 @@ class Desk(OrderLife):
         self.begin(order, catch_up)
 
     def enter(self, client_id: int, request: OrderRequest) -> PaperOrder:
-        """A new order that is acknowledged already, or as soon as it is recorded: see ``express``."""
+        """A new order that is recorded and acknowledged already: see ``express``."""
         instrument = request.kind.instrument
         assert instrument is not None  # its kind has been seen
         order = self._new_order(client_id, request, instrument.index)
         self.ledger.put(order)
-        self._record(order)
         return order
 
     def begin(self, order: PaperOrder, catch_up: Callable[[], int]) -> None:
@@ -192,10 +191,14 @@ class Desk(OrderLife):
             client.error(request.order_id, 399, text)
 
     def _new_order(self, client_id: int, request: OrderRequest, symbol: int) -> PaperOrder:
+        return self.draft(client_id, request, symbol, self.ledger.new_perm_id())
+
+    def draft(self, client_id: int, request: OrderRequest, symbol: int, perm_id: int) -> PaperOrder:
+        """The order that a request asks for, as it is before anything has happened to it."""
         kind = request.kind
         # By position: an order is acknowledged only after this, and names cost as much as all the rest.
         return PaperOrder(
-            self.ledger.new_perm_id(),
+            perm_id,
             client_id,
             request.order_id,
             symbol,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+from dataclasses import replace
 
+import orjson
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from paper_harness import RawClient, place_fields, running
 from paper_scripted import ScriptedMarket
 
 from engine.domain.instruments import SIM_INDEX
-from engine.paper import express
 from engine.paper.account import Account, Position
 from engine.paper.config import PaperConfig
 from engine.paper.fields import payload
@@ -21,6 +23,7 @@ from engine.paper.orders import MARKET, Ledger, PaperOrder
 from engine.paper.place_order import ContractKey, OrderKind, OrderRequest
 from engine.paper.server import Gateway
 from engine.paper.session import Session
+from engine.paper.trading import Desk
 
 
 class Wire:
@@ -49,7 +52,7 @@ class Wire:
 class NoLanes:
     any = False
 
-    def learn(self, message: bytes, kind: OrderKind) -> None: ...
+    def learn(self, message: bytes, request: OrderRequest) -> None: ...
 
 
 def connected(with_lane: bool) -> tuple[Session, Wire]:
@@ -97,13 +100,13 @@ def test_orders_are_answered_alike_with_the_lane_and_without_it(orders):
 
 async def test_the_second_order_of_a_kind_takes_the_lane(monkeypatch):
     taken: list[int] = []
-    hand_over = express.Lanes._hand_over
+    enter = Desk.enter
 
-    def note(self, lane, framed, values):
-        taken.append(values[0])
-        hand_over(self, lane, framed, values)
+    def note(self, client_id, request):
+        taken.append(request.order_id)
+        return enter(self, client_id, request)
 
-    monkeypatch.setattr(express.Lanes, "_hand_over", note)
+    monkeypatch.setattr(Desk, "enter", note)
     async with running() as r:
         client = await RawClient.connect(r.port)
         for order_id in (1, 2, 3):
@@ -132,10 +135,18 @@ async def test_an_order_of_the_lane_is_in_the_state_file_before_it_is_told(tmp_p
             write(blob)
 
         session.write = note
-        client.send(*place_fields(2, limit=100.0))
+        client.send(*place_fields(2, limit=190.25, quantity=7, action="SELL", order_ref='100 % "\\'))
         await client.expect(3, 4)
         assert recorded[0]
         await client.close()
+        lines = [json.loads(t) for p in tmp_path.glob("state.json.log.*") for t in p.read_text().splitlines()]
+        placed = [line for line in lines if line["kind"] == "order" and line["subject"]["order_id"] == 2]
+        desk = r.gateway.desk
+        order = desk.ledger.find(5, 2)
+        in_full = replace(order, status="PreSubmitted", place="desk")
+        assert placed[0]["symbol"] == "AAPL"
+        assert placed[0]["subject"] == json.loads(orjson.dumps(in_full))
+        assert [line["seq"] for line in lines] == list(range(lines[0]["seq"], lines[0]["seq"] + len(lines)))
 
 
 SYMBOLS = st.integers(0, 2)
@@ -168,3 +179,28 @@ def test_what_fits_the_room_is_never_refused_for_its_margin(cash, held, working,
     request = OrderRequest(99, kind, action, quantity, limit, math.nan, "")
     refusal = check_margin(request, symbol, account, ledger, marks, lambda t: max(2.0, 0.01 * t.value))
     assert refusal is None
+
+
+async def test_orders_of_the_lane_survive_a_kill_although_snapshots_are_written_in_between(tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.paper.state.COMPACT_AFTER", 3)
+    state = tmp_path / "state.json"
+    async with running(state_file=state) as r:
+        client = await RawClient.connect(r.port)
+        for order_id in range(1, 16):
+            client.send(*place_fields(order_id, limit=100.0 + order_id, quantity=order_id, order_ref=f"r{order_id}"))
+            await client.expect(3, 2 * order_id)
+        working = {o.order_id: o for o in r.gateway.desk.ledger.working()}
+        copied = tmp_path / "copy"
+        copied.mkdir()
+        r.gateway.journal._join()  # the snapshot that is being written
+        for path in sorted(tmp_path.glob("state.json*")):  # as a kill leaves them, at this moment
+            if not path.name.endswith(".lock"):
+                (copied / path.name).write_bytes(path.read_bytes())
+        await client.close()
+    async with running(state_file=copied / "state.json") as r:
+        found = {o.order_id: o for o in r.gateway.desk.ledger.working()}
+        assert sorted(found) == list(range(1, 16))
+        for order_id, order in found.items():
+            before = working[order_id]
+            assert (order.quantity, order.limit, order.order_ref) == (before.quantity, before.limit, before.order_ref)
+            assert order.perm_id == before.perm_id
