@@ -23,7 +23,7 @@ from engine.procs.watchdog_parts.flattening import Flattening
 from engine.procs.watchdog_parts.guard import Guard
 from engine.procs.watchdog_parts.host import Host
 from engine.procs.watchdog_parts.later import LateFiles
-from engine.procs.watchdog_parts.pace import Pace, ask_for_short_slice
+from engine.procs.watchdog_parts.pace import Pace
 from engine.procs.watchdog_parts.publish import Publisher
 from engine.procs.watchdog_parts.stops import Stops, badges_in_words
 from engine.procs.watchdog_parts.takeover import Takeover
@@ -107,7 +107,6 @@ class Watchdog:
         senses.refresh_slow(now_ns, -1)
         if isinstance(self._ctx.clock, SystemClock):
             self._pace.arm(now_ns)
-            ask_for_short_slice()
             self._rehearses = True
         self._known = True
 

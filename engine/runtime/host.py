@@ -127,7 +127,7 @@ class Host:
             importlib.import_module(module_of(name))
         self._sit(context)
         settle(context, "shared")
-        prioritise(context)
+        prioritise(context, sleeps=False)  # may work for long without a pause
         if self._control is None:
             for name in topology.HOSTED[1:]:
                 self._start(name)

@@ -7,6 +7,9 @@ import os
 from engine import topology
 from engine.config import Runtime
 
+SLEEPS = ("doorbell", "spin-then-futex")
+"""Ways to wait that end in a sleep."""
+
 
 def allowed_cores() -> list[int]:
     """Cores that this process may use, in order."""
@@ -30,7 +33,8 @@ def waits(runtime: Runtime, service: str, cores: int, placed: str) -> str:
 def affinity(runtime: Runtime, service: str, cores: list[int], placed: str) -> set[int]:
     """Cores for a service; all of them means not pinned.
 
-    A loop that polls a socket on a small host has its core to itself: all others are kept off it.
+    A loop that polls a socket on a small host has its core to itself: all others are kept off it. So is the watchdog
+    from any core of the host.
     """
     everything = set(cores)
     if not runtime.pin:
@@ -40,6 +44,10 @@ def affinity(runtime: Runtime, service: str, cores: list[int], placed: str) -> s
     if core >= 0:
         return {cores[core]}
     leader = topology.HOSTED[0]
-    if plan[leader] >= 0 and waits(runtime, leader, len(cores), placed) == "busy-spin":
-        return everything - {cores[plan[leader]]}
+    if plan[leader] < 0:
+        return everything
+    polled = waits(runtime, leader, len(cores), placed) == "busy-spin"
+    # The watchdog, which goes first wherever it is, must not hold up the host that it has just given its closes to.
+    if polled or service == topology.WATCHDOG:
+        return everything - {cores[plan[leader]]} or everything
     return everything

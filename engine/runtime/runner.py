@@ -24,7 +24,7 @@ from engine.runtime.agent import Agent
 from engine.runtime.compile_watch import CompileWatch
 from engine.runtime.context import Context
 from engine.runtime.notify import Notifier
-from engine.runtime.placement import affinity, allowed_cores, waits
+from engine.runtime.placement import SLEEPS, affinity, allowed_cores, waits
 from engine.runtime.priority import prioritise
 from engine.runtime.stopping import SIGNALS, StopRequest
 from shm.errors import ShmError
@@ -194,11 +194,12 @@ class Runner:
         cores = len(allowed_cores())
         seat.agent.on_start(context.clock.now_ns())
         settle(context, self._placed)
-        prioritise(context)
+        wait = waits(context.config.runtime, seat.service, cores, self._placed)
+        prioritise(context, sleeps=wait in SLEEPS)
         say_unlocked(context)
         freeze()
         seat.watch = CompileWatch().start()
-        loop = Loop(context, bell, waits(context.config.runtime, seat.service, cores, self._placed))
+        loop = Loop(context, bell, wait)
         try:
             loop.run([seat], seat.work, lambda: self._stop.asked, self._notify, seat.agent.wait_fds)
         finally:

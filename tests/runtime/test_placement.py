@@ -36,5 +36,9 @@ def test_a_core_that_is_polled_on_belongs_to_the_host_alone() -> None:
     assert affinity(always, WATCHDOG, cores, "shared") == {0}
     assert affinity(always, COCKPIT, cores, "shared") == {0}
     assert affinity(Runtime(), COCKPIT, cores, "shared") == {0, 1}
+    assert affinity(Runtime(), WATCHDOG, cores, "shared") == {0}
+    assert affinity(Runtime(), WATCHDOG, [3], "shared") == {3}
+    assert affinity(Runtime(), WATCHDOG, cores, "dedicated") == {0, 1}
+    assert affinity(Runtime(pin=False), WATCHDOG, cores, "shared") == {0, 1}
     assert affinity(Runtime(poll_socket="always", pin=False), COCKPIT, cores, "shared") == {0, 1}
     assert affinity(always, COCKPIT, [3], "shared") == {3}

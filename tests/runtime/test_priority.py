@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from engine import topology
 from engine.cli import doctor
 from engine.runtime import priority
 from engine.runtime.testing import instance
@@ -55,3 +58,20 @@ def test_doctor_says_whether_the_watchdog_goes_first(tmp_path: Path) -> None:
         assert "SCHED_RR" in found.found or "LimitRTPRIO" in found.fix
     with instance(tmp_path / "off", {"runtime": {"realtime": False}}) as inst:
         assert "not asked for" in doctor.scheduling(inst.config).found
+
+
+def test_asking_for_short_turns_changes_nothing_else() -> None:
+    before = (os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0))
+    priority.ask_for_short_turns()
+    assert (os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0)) == before
+
+
+def test_who_spins_gets_no_real_time_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(priority, "go_first", lambda: asked.append("first") or "")
+    monkeypatch.setattr(priority, "ask_for_short_turns", lambda: asked.append("short"))
+    monkeypatch.setattr(os, "setpriority", lambda *_: None)
+    with instance(tmp_path) as inst:
+        for service, sleeps in ((topology.WATCHDOG, True), (topology.WATCHDOG, False), (topology.BRIDGE, True)):
+            priority.prioritise(inst.context(service), sleeps=sleeps)
+    assert asked == ["first", "short", "short"], "one that spins, or is not the watchdog, has short turns alone"

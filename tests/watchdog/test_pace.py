@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from engine.procs.watchdog_parts.pace import Pace, ask_for_short_slice
+from engine.procs.watchdog_parts.pace import Pace
 
 MS = 1_000_000
 
@@ -63,9 +63,3 @@ def test_a_beat_taken_before_its_timer_fired_does_not_keep_the_loop_awake(monkey
     finally:
         poller.close()
         pace.close()
-
-
-def test_asking_for_a_short_slice_changes_nothing_else() -> None:
-    before = (os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0))
-    ask_for_short_slice()
-    assert (os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0)) == before

@@ -2,8 +2,7 @@
 
 A sleep of a millisecond after each cycle's work gives a period of a millisecond and the work and the wake-up; epoll
 counts in whole milliseconds besides. A timer descriptor on an absolute grid wakes the loop like any other descriptor.
-Where the kernel knows it (Linux 6.12), a short slice lets a waking watchdog go before whoever computes: it asks for
-little time and gets it at once. Neither needs a right that a service user lacks, and neither can starve anybody.
+That needs no right that a service user lacks; who goes first once awake is ``engine.runtime.priority``'s.
 """
 
 from __future__ import annotations
@@ -11,14 +10,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import platform
 import struct
 
-SLICE_NS = 300_000
-"""Longest work of a cycle, with room: what the scheduler is told that one turn takes."""
 _PR_SET_TIMERSLACK = 29
 _CLOCK_MONOTONIC, _TFD_NONBLOCK, _TFD_CLOEXEC, _TFD_TIMER_ABSTIME = 1, 0o4000, 0o2000000, 1
-_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 
 
 class Pace:
@@ -69,13 +64,3 @@ class Pace:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
-
-
-def ask_for_short_slice() -> bool:
-    """Tell the scheduler that this thread runs in short turns. False where it does not know about that."""
-    number = _SCHED_SETATTR.get(platform.machine())
-    if number is None:
-        return False
-    nice = os.getpriority(os.PRIO_PROCESS, 0)
-    attributes = struct.pack("IIQiIQQQ", 48, 0, 0, nice, 0, SLICE_NS, 0, 0)
-    return not ctypes.CDLL(None).syscall(number, 0, attributes, 0)
