@@ -58,7 +58,7 @@ CLOSE = Pace(
 WIDE = Pace(
     {
         Situation.HUNG: 160 * _MS, Situation.TROUBLE: 1 * _S, Situation.LINK_DOWN: 1 * _S,
-        Situation.KILLED: 2 * _S, Situation.WORKING: 15 * _S, Situation.HELD: 15 * _S, Situation.IDLE: 30 * _S,
+        Situation.KILLED: 2 * _S, Situation.WORKING: 20 * _S, Situation.HELD: 20 * _S, Situation.IDLE: 30 * _S,
     },
     growth=0.34, prices_wake=False,
 )  # fmt: skip

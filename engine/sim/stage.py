@@ -53,7 +53,7 @@ _LONG_NS = 200_000_000
 """After a longer step what has come meanwhile is heard first."""
 RESTART_NS = 1_000_000_000
 """A process takes at least so long until it does something: an interpreter starts, compiled code is loaded."""
-STIRRED_NS = 600_000_000
+STIRRED_NS = 1_500_000_000
 """After ordinary news one looks as if nothing had happened for so long."""
 _ROUNDS = 16
 SELDOM_NS = 1_000_000_000
