@@ -1,15 +1,18 @@
 """Fences of the shells, each taken out by name, and the seed in which the simulation must notice.
 
 ``python tests/sim/fences.py`` prints the table; exit 1 if one survives, or if the untouched system fails its seed.
+``--pace wide`` asks the same of the pace that campaigns use: a look that comes later must not overlook anything.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import multiprocessing
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
@@ -193,13 +196,14 @@ FENCES = (
 )  # fmt: skip
 
 
-def look(number: int) -> tuple[str, bool]:
+def look(number: int, pace: str = "close") -> tuple[str, bool]:
     """A line of the table, and whether the fence is noticed when it is gone, and only then."""
     logging.disable(logging.CRITICAL)
     fence = FENCES[number]
-    whole = simulate(fence.ask)
+    asked = replace(fence.ask, pace=pace)
+    whole = simulate(asked)
     with fence.cut():
-        cut = simulate(fence.ask)
+        cut = simulate(asked)
     found = [b for b in cut.broken if b.number in fence.numbers]
     words = str(found[0])[:110] if found else f"SURVIVED {[str(b) for b in cut.broken]}"
     if whole.broken:
@@ -207,10 +211,10 @@ def look(number: int) -> tuple[str, bool]:
     return f"fence {fence.name:34} seed {fence.ask.seed}: {words}", bool(found) and not whole.broken
 
 
-def main() -> int:
+def main(pace: str) -> int:
     survived = 0
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        for line, noticed in pool.imap(look, range(len(FENCES)), 1):
+        for line, noticed in pool.imap(functools.partial(look, pace=pace), range(len(FENCES)), 1):
             survived += not noticed
             print(line, flush=True)
     print(f"{len(FENCES)} fences, {survived} survived")
@@ -218,4 +222,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main("wide" if sys.argv[1:] == ["--pace", "wide"] else "close"))
