@@ -156,7 +156,9 @@ FENCES = (
     Fence("executions once", _every_execution_is_new, ask(Deed(20 * S, Kind.RECONNECT, "cli")), (3,)),
     Fence(
         "order-id mark", _patched(OrderIds, "__init__", _mark_forgotten),
-        ask(Deed(20 * S, Kind.ID_ROLLBACK), Deed(21 * S, Kind.CRASH, "broker-bridge", S), *orders(28.0)), (3,),
+        ask(
+            *orders(18.0), Deed(21 * S, Kind.ID_ROLLBACK), Deed(22 * S, Kind.CRASH, "broker-bridge", S), *orders(29.0),
+        ), (3,),
     ),
     Fence(
         "message budget", _patched(Governor, "room", lambda *_: 1_000),
