@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import shm_kernels as k
 from machine import as_before, describe, first, l2_bytes, topology
 
-from shm import scratch
+from shm import lines, scratch
 from shm.cell import RETRIES, CellWriter, cell_spec
 from shm.layouts import LEASE, TICK
 from shm.region import Region, Words
@@ -119,7 +119,7 @@ def bare_ns(b: Bench, s: Size) -> float:
 
 def ring_ns(b: Bench, s: Size) -> float:
     there, back, cursors = b.ring(PING_CAPACITY), b.ring(PING_CAPACITY), b.lines()
-    mine, theirs = np.zeros(8, np.int64), np.zeros(8, np.int64)
+    mine, theirs = lines.zeros(8, np.int64), lines.zeros(8, np.int64)
     a, z = cursor_at(0), cursor_at(32)
     spent = b.together(
         lambda: k.ring_ping(there, back, cursors, a, mine, PING_CAPACITY, s.trips),
@@ -176,7 +176,7 @@ def stream_capacity() -> int:
 def stream_per_s(b: Bench, s: Size) -> float:
     capacity = stream_capacity()
     ring, cursors = b.ring(capacity), b.lines()
-    batch, out = np.zeros(BATCH * 8, np.int64), np.zeros(1024 * 8, np.int64)
+    batch, out = lines.zeros(BATCH * 8, np.int64), lines.zeros(1024 * 8, np.int64)
     at = cursor_at(0)
 
     def read() -> int:
@@ -193,7 +193,8 @@ def c_stream_per_s(program: Path, s: Size) -> float:
 def copy_per_s(size: int, total: int) -> float:
     """64-byte records that one core can copy between two buffers of ``size`` bytes."""
     pin(0)
-    to, source = np.zeros(size // 8, np.int64), np.ones(size // 8, np.int64)
+    to, source = lines.zeros(size // 8, np.int64), lines.zeros(size // 8, np.int64)
+    source.fill(1)  # untouched, all of it would be the one page of zeroes
     np.copyto(to, source)
     rounds = max(1, total // size)
     begun = time.perf_counter()
@@ -209,7 +210,7 @@ def publish_ns(b: Bench, s: Size, observer: str) -> float:
     capacity, each = 4096, 256
     ring, cursors = b.ring(capacity), b.lines()
     samples = np.zeros(max(50, s.samples // each), np.int64)
-    record, scratch = np.zeros(8, np.int64), np.zeros(2, np.int64)
+    record, scratch = lines.zeros(8, np.int64), np.zeros(2, np.int64)
 
     def observe() -> None:
         spec = next(p for p in b.directory.iterdir() if p.name == f"r{b._made - 1}").name
@@ -250,8 +251,8 @@ def cell_ns(b: Bench, s: Size, pause: int) -> tuple[float, float, float, int]:
     writer = CellWriter(region, LEASE)
     writer.value.view(np.int64)[:] = 1
     writer.publish()
-    samples, scratch, out = np.zeros(s.samples, np.int64), np.zeros(2, np.int64), np.zeros(8, np.int64)
-    with b.partner(lambda: k.cell_hammer(region.words, np.zeros(8, np.int64), control, pause)) as pid:
+    samples, scratch, out = np.zeros(s.samples, np.int64), np.zeros(2, np.int64), lines.zeros(8, np.int64)
+    with b.partner(lambda: k.cell_hammer(region.words, lines.zeros(8, np.int64), control, pause)) as pid:
         try:
             while region.words[512] < 100:
                 time.sleep(0.001)
@@ -272,28 +273,28 @@ def wake_ns(b: Bench, count: int = 100) -> float:
     """Median time from publishing to a blocked reader's next line of Python: a futex wake-up of a sleeping process."""
     b._made += 1
     region = Region.create(b.directory, ring_spec(f"r{b._made}", TICK, 64), 1)
-    lines, woken, seen, sleeper = b.lines(), cursor_at(0), cursor_at(16), cursor_at(32)
+    words, woken, seen, sleeper = b.lines(), cursor_at(0), cursor_at(16), cursor_at(32)
 
     def read() -> None:
-        waiter = Waiter(region.words, lines, sleeper, "spin-then-futex", spins=1)
+        waiter = Waiter(region.words, words, sleeper, "spin-then-futex", spins=1)
         for n in range(count):
             waiter.wait(n, 10.0)
-            lines[woken] = time.monotonic_ns()
-            lines[seen] = n + 1
+            words[woken] = time.monotonic_ns()
+            words[seen] = n + 1
 
-    writer, waker, samples = RingWriter(region, TICK), Waker(region.words, lines, sleeper), []
+    writer, waker, samples = RingWriter(region, TICK), Waker(region.words, words, sleeper), []
     with b.partner(read) as pid:
         pin(0)
         for n in range(count):
-            while lines[sleeper] != FUTEX:
+            while words[sleeper] != FUTEX:
                 time.sleep(0.0001)
             time.sleep(0.0002)
             begun = time.monotonic_ns()
             writer.publish_record()
             waker.wake()
-            while lines[seen] != n + 1:
+            while words[seen] != n + 1:
                 time.sleep(0)
-            samples.append(int(lines[woken]) - begun)
+            samples.append(int(words[woken]) - begun)
         os.waitpid(pid, 0)
     return statistics.median(samples)
 

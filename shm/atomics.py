@@ -160,6 +160,41 @@ def head_line_to_shared(typingctx: Any, shared: Any, shared_at: Any, first: Any,
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def words_of_line(typingctx: Any, source: Any, source_at: Any) -> Any:
+    """8 words of ``source``, an array of this thread's own, as values.
+
+    One by one and ``volatile``, or LLVM would make one vector load of them: that waits for each of the stores that have
+    just filled the record, and the line would stand marked as being written for as long.
+    """
+    signature = types.UniTuple(types.int64, _LINE_WORDS)(source, types.int64)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        at = [builder.add(args[1], ir.Constant(ir.IntType(64), n)) for n in range(_LINE_WORDS)]
+        words = [_volatile(builder, _VolatileLoad(builder.block, builder.gep(data, [n]))) for n in at]
+        return context.make_tuple(builder, sig.return_type, words)
+
+    return signature, codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def words_to_shared(typingctx: Any, shared: Any, shared_at: Any, first: Any, words: Any) -> Any:
+    """Store what ``words_of_line`` gave, with ``first`` in place of its first word, as one line of ``shared``."""
+    signature = types.void(shared, types.int64, types.int64, words)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        target = _line_pointer(context, builder, sig.args[0], args[0], args[1])
+        line = ir.Constant(ir.VectorType(ir.IntType(64), _LINE_WORDS), ir.Undefined)
+        values = [args[2], *(builder.extract_value(args[3], n) for n in range(1, _LINE_WORDS))]
+        for n, value in enumerate(values):
+            line = builder.insert_element(line, value, ir.Constant(ir.IntType(32), n))
+        _volatile(builder, _VolatileStore(builder.block, line, target))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def cpu_pause(typingctx: Any) -> Any:
     """Spin hint: ``pause`` on x86-64, ``yield`` on AArch64; keeps a sibling hyper-thread and the power budget alive."""
     signature = types.void()

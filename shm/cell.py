@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from shm import kernels
-from shm.kernels import CELL_HEAD, SLOTS
+from shm import kernels, lines
+from shm.kernels import SLOTS
 from shm.layouts import CACHE_LINE, dtype_hash
 from shm.region import Region, RegionKind, RegionSpec, Words
 
@@ -22,9 +22,9 @@ RETRIES = 10_000
 def cell_spec(name: str, dtype: np.dtype[np.void], count: int = 1) -> RegionSpec:
     """Region of ``count`` cells of ``dtype``."""
     if dtype.itemsize % CACHE_LINE or not dtype.itemsize:
-        raise ValueError(f"cell {name}: payload of {dtype.itemsize} bytes is not whole cache lines of {CACHE_LINE}")
+        raise ValueError(f"cell {name}: record of {dtype.itemsize} bytes is not whole cache lines of {CACHE_LINE}")
     words = dtype.itemsize // 8
-    return RegionSpec(name, RegionKind.CELL, dtype_hash(dtype), count, words, (SLOTS + count * (CELL_HEAD + words)) * 8)
+    return RegionSpec(name, RegionKind.CELL, dtype_hash(dtype), count, words, (SLOTS + count * words) * 8)
 
 
 class CellWriter:
@@ -36,9 +36,9 @@ class CellWriter:
         self._region = region
         self._words = dtype.itemsize // 8
         self.incarnation = region.take_writer()
-        self.value: npt.NDArray[np.void] = np.zeros(self.count, dtype)
+        self.value: npt.NDArray[np.void] = lines.zeros(self.count, dtype)
         self._flat = self.value.view(np.int64).reshape(self.count, self._words)
-        out = np.zeros(self._words, np.int64)
+        out = lines.zeros(self._words, np.int64)
         for i in range(self.count):  # continue from the predecessor's values
             if kernels.cell_read(region.words, self._at(i), out, RETRIES) > 0:
                 self._flat[i] = out
@@ -49,7 +49,7 @@ class CellWriter:
         return self._region.words
 
     def _at(self, index: int) -> int:
-        return SLOTS + index * (CELL_HEAD + self._words)
+        return SLOTS + index * self._words
 
     def publish(self, index: int = 0) -> None:
         kernels.cell_write(self._region.words, self._at(index), self._flat[index])
@@ -63,16 +63,16 @@ class CellReader:
         self.count = region.spec.capacity
         self._region = region
         self._words = dtype.itemsize // 8
-        self.value: npt.NDArray[np.void] = np.zeros(self.count, dtype)
+        self.value: npt.NDArray[np.void] = lines.zeros(self.count, dtype)
         self.version: npt.NDArray[np.int64] = np.zeros(self.count, np.int64)
         """Even version of each cell as last read: 0 never written."""
         self.torn: npt.NDArray[np.bool_] = np.zeros(self.count, np.bool_)
         """The last read of this cell gave up: its writer died or hangs while writing; ``value`` is the previous one."""
         self._flat = self.value.view(np.int64).reshape(self.count, self._words)
-        self._out = np.zeros(self._words, np.int64)
+        self._out = lines.zeros(self._words, np.int64)
 
     def read(self, index: int = 0) -> np.void:
-        at = SLOTS + index * (CELL_HEAD + self._words)
+        at = SLOTS + index * self._words
         version = int(kernels.cell_read(self._region.words, at, self._out, RETRIES))
         if version == kernels.TORN:
             self.torn[index] = True
@@ -103,10 +103,10 @@ def check_cells(region: Region) -> list[str]:
     """Every broken invariant of a region of cells at rest, in words; a cell left torn by a dead writer is one."""
     words, broken = region.words, []
     for i in range(region.spec.capacity):
-        at = SLOTS + i * (CELL_HEAD + region.spec.words)
-        version, writes = int(words[at]), int(words[at + 1])
-        if version < 0 or writes < version // 2:
-            broken.append(f"{region.spec.name}[{i}]: version {version} after {writes} writes")
+        at = SLOTS + i * region.spec.words
+        version = int(words[at])
+        if version < 0:
+            broken.append(f"{region.spec.name}[{i}]: version {version} is negative")
         elif version & 1:
             broken.append(f"{region.spec.name}[{i}]: torn, version {version} was left odd")
     return broken

@@ -1,12 +1,12 @@
 """Records of the cells: stops, lease, account, positions, broker, books, models, guardrails, flatten, heartbeats.
 
-Invariants are those of ``shm.layouts``, which checks them. The lease, as an example of how a cell lies in memory (a
-head of one line, then the payload; ``shm.kernels``):
+Invariants are those of ``shm.layouts``, which checks them. The first word is the cell's version, written by the cell,
+never by the producer (``shm.kernels``). The lease, as an example of how a cell lies in memory (one line of 64 bytes):
 
-    0        8                      64      72          80          88      96      104     128
-    +--------+------+---------------+-------+-----------+-----------+-------+-------+-------+
-    |version |writes|   padding     | epoch | granted   | expires   | owner | fence | spare |
-    +--------+------+---------------+-------+-----------+-----------+-------+-------+-------+
+    0         8        16         24         32       40       48      64
+    +---------+--------+----------+----------+--------+--------+-------+
+    | version | epoch  | granted  | expires  | owner  | fence  | spare |
+    +---------+--------+----------+----------+--------+--------+-------+
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ BADGES = 8
 
 STOP = np.dtype(
     [
+        ("version", "<i8"),
         ("since_ns", "<i8"),
         ("symbol_block", "<u8"),  # mask of blocked symbols
         ("block_reasons", "<u8"),  # bits of BlockReason, for all symbols
@@ -32,22 +33,25 @@ STOP = np.dtype(
         ("pad", "u1", (5,)),
         ("released_kill_id", "<i8"),  # watchdog only: kills of other sources up to this stop_id are released
         ("released_pause_id", "<i8"),  # watchdog only: likewise for pauses
+        ("spare", "<i8", (7,)),
     ]
 )
 
 LEASE = np.dtype(
     [
+        ("version", "<i8"),
         ("epoch", "<i8"),
         ("granted_ns", "<i8"),
         ("expires_ns", "<i8"),
         ("owner", "<i8"),  # Owner
         ("fence", "<i8"),  # epochs below this are fenced
-        ("spare", "<i8", (3,)),
+        ("spare", "<i8", (2,)),
     ]
 )
 
 ACCOUNT = np.dtype(
     [
+        ("version", "<i8"),
         ("account", "S16"),
         ("updated_ns", "<i8"),
         ("net_liquidation_usd", "<f8"),
@@ -62,12 +66,13 @@ ACCOUNT = np.dtype(
         ("matches", "u1"),  # the account fits the configured mode
         ("ready", "u1"),  # values have arrived
         ("pad", "u1", (5,)),
-        ("spare", "<i8", (8,)),
+        ("spare", "<i8", (7,)),
     ]
 )
 
 POSITION = np.dtype(
     [
+        ("version", "<i8"),
         ("qty", "<f8"),  # confirmed by the broker, fills applied
         ("avg_cost", "<f8"),
         ("realized_pnl_usd", "<f8"),
@@ -84,11 +89,13 @@ POSITION = np.dtype(
         ("mismatch_since_ns", "<i8"),  # 0 when ours and the broker's agree
         ("cash_flow_usd", "<f8"),  # sum of -qty*price of own fills today, for P&L at any mark
         ("day_open_qty", "<f8"),  # position when the day began
+        ("spare", "<i8", (7,)),
     ]
 )
 
 BROKER = np.dtype(
     [
+        ("version", "<i8"),
         ("updated_ns", "<i8"),
         ("down_since_ns", "<i8"),  # 0 while the link is up
         ("last_message_ns", "<i8"),
@@ -120,12 +127,12 @@ BROKER = np.dtype(
         ("order_requests", "<i8"),  # submissions, revisions and cancels of the day
         ("orders_executed", "<i8"),  # orders of the day that have an execution
         ("efficiency_date", "<i8"),  # YYYYMMDD, the day that both count
-        ("spare", "<i8"),
     ]
 )
 
 BOOK = np.dtype(
     [
+        ("version", "<i8"),
         ("t_socket_ns", "<i8"),
         ("updates", "<i8"),
         ("resets", "<i8"),
@@ -151,11 +158,13 @@ BOOK = np.dtype(
         ("bid_size", "<f8", (BOOK_LEVELS,)),
         ("ask_price", "<f8", (BOOK_LEVELS,)),
         ("ask_size", "<f8", (BOOK_LEVELS,)),
+        ("spare", "<i8", (7,)),
     ]
 )
 
 MODEL = np.dtype(
     [
+        ("version", "<i8"),
         ("t_ns", "<i8"),
         ("model_id", "<i8"),
         ("bars", "<i8"),
@@ -171,7 +180,7 @@ MODEL = np.dtype(
         ("valid", "u1"),
         ("pad", "u1", (4,)),
         ("probability", "<f8", (MAX_STATES,)),
-        ("spare", "<i8", (6,)),
+        ("spare", "<i8", (5,)),
     ]
 )
 
@@ -191,6 +200,7 @@ GUARDRAIL = np.dtype(
 
 GUARDRAILS = np.dtype(
     [
+        ("version", "<i8"),
         ("evaluated_ns", "<i8"),
         ("cycles", "<i8"),
         ("equity_usd", "<f8"),
@@ -212,11 +222,13 @@ GUARDRAILS = np.dtype(
         ("incident_id", "<i8"),
         ("net_usd", "<f8"),
         ("badges", GUARDRAIL, (BADGES,)),
+        ("spare", "<i8", (7,)),
     ]
 )
 
 FLATTEN = np.dtype(
     [
+        ("version", "<i8"),
         ("flatten_id", "<i8"),
         ("state", "<i8"),  # FlattenState
         ("started_ns", "<i8"),
@@ -227,12 +239,13 @@ FLATTEN = np.dtype(
         ("remaining", "<u8"),  # mask of symbols not yet flat
         ("open_orders", "<i8"),
         ("source", "<i8"),
-        ("spare", "<i8", (6,)),
+        ("spare", "<i8", (5,)),
     ]
 )
 
 ARM = np.dtype(
     [
+        ("version", "<i8"),
         ("updated_ns", "<i8"),
         ("armed", "<i8"),  # number of arm leases
         ("armed_since_ns", "<i8"),
@@ -241,11 +254,13 @@ ARM = np.dtype(
         ("clients", "<i8"),
         ("frames", "<i8"),
         ("dropped", "<i8"),
+        ("spare", "<i8", (7,)),
     ]
 )
 
 HEARTBEAT = np.dtype(
     [
+        ("version", "<i8"),
         ("pid", "<i8"),
         ("start_ticks", "<i8"),  # of the process, from /proc: a reused pid is told apart
         ("incarnation", "<i8"),  # starts of this service in this instance
@@ -261,6 +276,5 @@ HEARTBEAT = np.dtype(
         ("errors", "<i8"),
         ("busy_ns", "<i8"),  # time spent with work to do
         ("wait", "<i8"),
-        ("spare", "<i8"),
     ]
 )

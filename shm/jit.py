@@ -126,11 +126,10 @@ def kernel(signature: Any, *, inline: bool = False) -> Callable[[Callable[..., A
     """Compile a module function for ``signature`` now, or load it from the cache.
 
     ``error_model='numpy'``: a division by zero is inf or NaN, never an exception. ``.py_func`` is the interpreted form.
+    ``inline``: its machine code becomes part of every kernel that calls it, with the constants it is called with.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        return numba.njit(
-            signature, cache=True, nogil=True, error_model="numpy", inline="always" if inline else "never"
-        )(function)
+        return numba.njit(signature, cache=True, nogil=True, error_model="numpy", forceinline=inline)(function)
 
     return decorate

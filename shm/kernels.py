@@ -38,6 +38,7 @@ Invariants of a cell
 from __future__ import annotations
 
 from shm.atomics import (
+    cpu_pause,
     fence_acquire,
     fence_release,
     head_line_to_shared,
@@ -47,14 +48,14 @@ from shm.atomics import (
     load_relaxed,
     store_relaxed,
     store_release,
+    words_of_line,
+    words_to_shared,
 )
 from shm.jit import kernel
 
 TAIL = 64
 SLOTS = 512
 """Word offset of the first slot of a ring, and of the first cell of a cell region: one page after the start."""
-CELL_HEAD = 8
-"""Words of a cell before its payload: one cache line."""
 LINE = 8
 """Words of a cache line."""
 WRITING = -1
@@ -65,37 +66,53 @@ LAPPED = -1
 TORN = -1
 
 
+@kernel("int64(int64[::1], int64[::1], int64, int64, int64)", inline=True)
+def ring_publish_one(ring, records, at, capacity, words):  # type: ignore[no-untyped-def]
+    """Publish the record at word ``at`` of ``records``: the path of least latency. Returns the sequence after it."""
+    tail = load_relaxed(ring, TAIL)
+    slot = SLOTS + (tail & (capacity - 1)) * words
+    head = words_of_line(
+        records, at
+    )  # before the mark: it was filled a moment ago, and a line half written is in demand
+    store_relaxed(ring, slot, WRITING - tail)
+    fence_release()
+    for w in range(LINE, words, LINE):
+        words_to_shared(ring, slot + w, records[at + w], words_of_line(records, at + w))
+    words_to_shared(ring, slot, WRITING - tail, head)
+    store_release(ring, slot, tail)
+    store_release(ring, TAIL, tail + 1)
+    return tail + 1
+
+
+@kernel("void(int64[::1], int64[::1], int64, int64, int64, int64, int64)", inline=True)
+def _write_chunk(ring, records, at, first, count, mask, words):  # type: ignore[no-untyped-def]
+    """Invariant 2 for ``count`` records from number ``first``, which stand at word ``at`` of ``records``."""
+    for i in range(count):
+        store_relaxed(ring, SLOTS + ((first + i) & mask) * words, WRITING - (first + i))
+    fence_release()
+    for i in range(count):
+        slot = SLOTS + ((first + i) & mask) * words
+        source = at + i * words
+        for w in range(LINE, words, LINE):
+            line_to_shared(ring, slot + w, records, source + w)
+        head_line_to_shared(ring, slot, WRITING - (first + i), records, source)
+        store_release(ring, slot, first + i)
+
+
 @kernel("int64(int64[::1], int64[::1], int64, int64, int64)")
 def ring_publish(ring, records, count, capacity, words):  # type: ignore[no-untyped-def]
     """Publish ``count`` records (``count × words`` int64 words). Returns the sequence after the last one."""
-    mask = capacity - 1
+    if count == 1:
+        return ring_publish_one(ring, records, 0, capacity, words)
     limit = min(CHUNK, capacity >> 1)
     tail = load_relaxed(ring, TAIL)
     done = 0
     while done < count:
         chunk = min(count - done, limit)
-        if chunk == 1:
-            # Word by word: a vector load of a record that was filled a moment ago waits for each of its stores.
-            slot = SLOTS + (tail & mask) * words
-            store_relaxed(ring, slot, WRITING - tail)
-            fence_release()
-            for w in range(1, words):
-                store_relaxed(ring, slot + w, records[done * words + w])
-            store_release(ring, slot, tail)
-            tail += 1
-            done += 1
-            store_release(ring, TAIL, tail)
-            continue
-        for i in range(chunk):
-            store_relaxed(ring, SLOTS + ((tail + i) & mask) * words, WRITING - (tail + i))
-        fence_release()
-        for i in range(chunk):
-            slot = SLOTS + ((tail + i) & mask) * words
-            source = (done + i) * words
-            for w in range(LINE, words, LINE):
-                line_to_shared(ring, slot + w, records, source + w)
-            head_line_to_shared(ring, slot, WRITING - (tail + i), records, source)
-            store_release(ring, slot, tail + i)
+        if words == LINE:  # the same code with its inner loop gone
+            _write_chunk(ring, records, done * LINE, tail, chunk, capacity - 1, LINE)
+        else:
+            _write_chunk(ring, records, done * words, tail, chunk, capacity - 1, words)
         tail += chunk
         store_release(ring, TAIL, tail)
         done += chunk
@@ -112,6 +129,14 @@ def _resume(ring, cursor, at, position, capacity):  # type: ignore[no-untyped-de
     return LAPPED - (oldest - position)
 
 
+@kernel("void(int64[::1], int64[::1], int64, int64, int64, int64)", inline=True)
+def _copy_out(ring, out, first, count, mask, words):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        slot = SLOTS + ((first + i) & mask) * words
+        for w in range(0, words, LINE):
+            line_from_shared(out, i * words + w, ring, slot + w)
+
+
 @kernel("int64(int64[::1], int64[::1], int64, int64[::1], int64, int64)")
 def ring_poll(ring, cursor, at, out, capacity, words):  # type: ignore[no-untyped-def]
     """Copy waiting records to ``out`` and advance ``cursor[at]``.
@@ -125,10 +150,10 @@ def ring_poll(ring, cursor, at, out, capacity, words):  # type: ignore[no-untype
     if ready <= 0:
         return 0
     if tail - position <= capacity:
-        for i in range(ready):
-            slot = SLOTS + ((position + i) & mask) * words
-            for w in range(0, words, LINE):
-                line_from_shared(out, i * words + w, ring, slot + w)
+        if words == LINE:
+            _copy_out(ring, out, position, ready, mask, LINE)
+        else:
+            _copy_out(ring, out, position, ready, mask, words)
         fence_acquire()
         if load_relaxed(ring, SLOTS + (position & mask) * words) == position:
             store_release(cursor, at, position + ready)
@@ -136,7 +161,7 @@ def ring_poll(ring, cursor, at, out, capacity, words):  # type: ignore[no-untype
     return _resume(ring, cursor, at, position, capacity)
 
 
-@kernel("int64(int64[::1], int64[::1], int64, int64[::1], int64, int64)")
+@kernel("int64(int64[::1], int64[::1], int64, int64[::1], int64, int64)", inline=True)
 def ring_poll_one(ring, cursor, at, out, capacity, words):  # type: ignore[no-untyped-def]
     """Copy the next record, if it is there, to ``out`` and advance ``cursor[at]``: the path of least latency.
 
@@ -187,14 +212,15 @@ def word_store(words, at, value):  # type: ignore[no-untyped-def]
 
 
 @kernel("void(int64[::1], int64, int64[::1])")
-def cell_write(region, at, payload):  # type: ignore[no-untyped-def]
-    """Publish ``payload`` in the cell whose head is word ``at``. A version left odd by a dead writer is repaired."""
+def cell_write(region, at, record):  # type: ignore[no-untyped-def]
+    """Publish ``record`` in the cell at word ``at``. A version left odd by a dead writer is repaired."""
     version = load_relaxed(region, at) | 1
+    head = words_of_line(record, 0)  # before the mark, see ring_publish_one
     store_relaxed(region, at, version)
     fence_release()
-    for w in range(0, payload.shape[0], LINE):
-        line_to_shared(region, at + CELL_HEAD + w, payload, w)
-    store_relaxed(region, at + 1, load_relaxed(region, at + 1) + 1)
+    for w in range(LINE, record.shape[0], LINE):
+        line_to_shared(region, at + w, record, w)
+    words_to_shared(region, at, version, head)
     store_release(region, at, version + 1)
 
 
@@ -203,11 +229,13 @@ def cell_read(region, at, out, retries):  # type: ignore[no-untyped-def]
     """Copy the cell to ``out``. Returns its even version (0: never written), or TORN after ``retries`` vain tries."""
     for _ in range(retries):
         before = load_acquire(region, at)
-        if before & 1:
-            continue
-        for w in range(0, out.shape[0], LINE):
-            line_from_shared(out, w, region, at + CELL_HEAD + w)
-        fence_acquire()
-        if load_relaxed(region, at) == before:
-            return before
+        if before & 1 == 0:
+            for w in range(0, out.shape[0], LINE):
+                line_from_shared(out, w, region, at + w)
+            fence_acquire()
+            if load_relaxed(region, at) == before:
+                return before
+        # Without a breath the line never leaves this core's cache for long enough: the writer that has to finish waits,
+        # and so does everybody who waits for it.
+        cpu_pause()
     return TORN

@@ -2,7 +2,8 @@
 
 Invariants
 1. Records are whole cache lines (64 bytes), little-endian, naturally aligned; no implicit padding.
-2. The first word of every ring record is its sequence, written by the ring, never by the producer.
+2. The first word of every ring record is its sequence, of every cell record its version: written by the ring or cell,
+   never by the producer.
 3. Times are CLOCK_MONOTONIC nanoseconds unless the name says ``wall``. NaN means "not known".
 4. A change of any layout changes LAYOUT_VERSION; attach refuses another version.
 
@@ -81,7 +82,7 @@ __all__ = [
     "dtype_hash",
 ]  # fmt: skip
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 CACHE_LINE = 64
 
 RING_RECORDS = {
@@ -112,16 +113,16 @@ SIZES = {
     "intent": 128,
     "command": 128,
     "event": 256,
-    "stop": 64,
+    "stop": 128,
     "lease": 64,
     "account": 192,
-    "position": 128,
+    "position": 192,
     "broker": 256,
-    "book": 448,
+    "book": 512,
     "model": 192,
-    "guardrails": 1152,
+    "guardrails": 1216,
     "flatten": 128,
-    "arm": 64,
+    "arm": 128,
     "heartbeat": 128,
 }
 
@@ -148,9 +149,10 @@ def check() -> None:
             if offset % align:
                 raise AssertionError(f"{name}.{field}: offset {offset} is not aligned to {align}")
             end = offset + kind.itemsize
-    for name, dtype in RING_RECORDS.items():
-        if dtype.names is None or dtype.names[0] != "sequence":
-            raise AssertionError(f"{name}: the first word must be the sequence")
+    for first, records in (("sequence", RING_RECORDS), ("version", CELL_RECORDS)):
+        for name, dtype in records.items():
+            if dtype.names is None or dtype.names[0] != first:
+                raise AssertionError(f"{name}: the first word must be the {first}")
 
 
 check()

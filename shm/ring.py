@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shm import kernels
+from shm import kernels, lines
 from shm.kernels import SLOTS
 from shm.layouts import CACHE_LINE, dtype_hash
 from shm.region import Region, RegionKind, RegionSpec, Words
@@ -76,7 +76,7 @@ class RingWriter:
         tail = int(kernels.ring_recover(region.words, self.capacity, self._words))
         self._limit = tail
         """Sequence up to which all gating readers, as last looked at, leave room."""
-        self.record: Records = np.zeros(1, dtype)
+        self.record: Records = lines.zeros(1, dtype)
         """A scratch record for ``publish_record``; the caller fills it."""
         self._record_words = self.record.view(np.int64).reshape(-1)
 
@@ -125,7 +125,7 @@ class RingReader:
         self._cursor = cursor
         self._at = at
         self._words = dtype.itemsize // 8
-        self.buffer: Records = np.zeros(batch, dtype)
+        self.buffer: Records = lines.zeros(batch, dtype)
         self._flat = self.buffer.view(np.int64).reshape(-1)
         self._peeked = np.zeros(1, np.int64)
         self.lost = 0

@@ -52,7 +52,7 @@ from engine.strategy.protocol import EXPIRY_NS, OWN_ORDERS, Purpose
 from shm.atomics import cpu_pause, fence_full, load_acquire, store_release
 from shm.counters import counter_add, histogram_record
 from shm.wait import AWAKE, FUTEX
-from shm.kernels import CELL_HEAD, SLOTS, TAIL, TORN, cell_read, cell_write, ring_publish, ring_tail
+from shm.kernels import SLOTS, TAIL, TORN, cell_read, cell_write, ring_publish, ring_tail
 from shm.layouts import BOOK, INTENT, LEASE, MODEL, SIGNAL, SIGNAL_VALID, SIGNAL_WARMING, TICK
 
 
@@ -128,7 +128,7 @@ _EAGAIN = 11
 _LEASE_WORDS = LEASE.itemsize // 8
 _BOOK_WORDS = BOOK.itemsize // 8
 _TICK_WORDS, _SIGNAL_WORDS, _INTENT_WORDS = TICK.itemsize // 8, SIGNAL.itemsize // 8, INTENT.itemsize // 8
-_BOOK_BYTES, _CELL_WORDS = BOOK.itemsize, CELL_HEAD + BOOK.itemsize // 8
+_BOOK_BYTES, _CELL_WORDS = BOOK.itemsize, BOOK.itemsize // 8
 _RETRIES = 1000
 _TAIL = 8 * TAIL
 _TEN_N, _FIELDS_N = 23, 14

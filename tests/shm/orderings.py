@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import textwrap
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,9 @@ import numba
 
 KERNELS = {
     "ring_publish": kernels.ring_publish,
+    "ring_publish_one": kernels.ring_publish_one,
+    "_write_chunk": kernels._write_chunk,
+    "_copy_out": kernels._copy_out,
     "ring_poll": kernels.ring_poll,
     "ring_poll_one": kernels.ring_poll_one,
     "_resume": kernels._resume,
@@ -56,10 +60,23 @@ WEAKENED = {
 }
 
 
+INLINED = ("ring_publish_one", "_write_chunk", "_copy_out")
+
+
+def called(names: dict[str, Any]) -> dict[str, Any]:
+    """The names that a kernel sees, with real calls of the kernels that would become part of it: they are looked at
+    alone, before any optimisation."""
+    plain = {name: names[name] for name in INLINED if name in names}
+    return {**names, **{name: numba.njit(k.nopython_signatures[0])(k.py_func) for name, k in plain.items()}}
+
+
 def text_of(kernel: Any, function: Any = None) -> str:
     """LLVM code of a kernel, compiled anew: what was loaded from the cache can't be inspected."""
     (signature,) = kernel.nopython_signatures
-    compiled = numba.njit(signature, error_model="numpy", nogil=True)(function or kernel.py_func)
+    function = function or kernel.py_func
+    names = called(function.__globals__) if kernel.__name__ not in INLINED else function.__globals__
+    function = types.FunctionType(function.__code__, names, function.__name__)
+    compiled = numba.njit(signature, error_model="numpy", nogil=True)(function)
     (text,) = compiled.inspect_llvm().values()
     return str(text)
 

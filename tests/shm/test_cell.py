@@ -34,7 +34,7 @@ def test_cell_torn_by_death_is_reported_and_keeps_the_last_good_value(shm_dir: P
     reader = CellReader(region, LEASE)
     assert reader.read()["epoch"] == 7
     region.words[kernels.SLOTS] |= 1  # the writer died between its odd and its even store
-    region.words[kernels.SLOTS + kernels.CELL_HEAD] = 99
+    region.words[kernels.SLOTS + 1] = 99
     assert reader.read()["epoch"] == 7
     assert reader.torn[0]
     heir = CellWriter(region, LEASE)

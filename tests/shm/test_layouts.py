@@ -28,7 +28,7 @@ def as_they_are() -> str:
     lines.append(
         f"ring tail@{kernels.TAIL * 8} slots@{kernels.SLOTS * 8} writing={kernels.WRITING} chunk={kernels.CHUNK}"
     )
-    lines.append(f"cell first@{kernels.SLOTS * 8} version@0 writes@8 payload@{kernels.CELL_HEAD * 8}")
+    lines.append(f"cell first@{kernels.SLOTS * 8} version@0")
     lines.append("cursor first@4096 position@0 generation@8 size=64")
     lines.append(f"histogram buckets={counters.BUCKETS} per_octave={counters.SUB}")
     lines.append(f"sleeper awake={wait.AWAKE} doorbell={wait.DOORBELL} futex={wait.FUTEX}")

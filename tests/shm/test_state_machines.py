@@ -210,9 +210,9 @@ class Latest(InMemory):
     @precondition(lambda self: not any(self.torn))
     @rule(n=st.integers(0, 1))
     def die_while_writing(self, n: int) -> None:
-        at = SLOTS + n * (kernels.CELL_HEAD + 8)
+        at = SLOTS + n * 8
         self.region.words[at] |= 1
-        self.region.words[at + kernels.CELL_HEAD] = 0x0BAD
+        self.region.words[at + 1] = 0x0BAD
         self.torn[n] = True
         assert "torn" in check_cells(self.region)[0]
 

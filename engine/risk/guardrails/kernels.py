@@ -14,7 +14,7 @@ import numpy as np
 from engine.domain.codes import TickKind
 from shm.atomics import fence_acquire, load_acquire, load_relaxed
 from shm.jit import kernel, rec
-from shm.kernels import CELL_HEAD, SLOTS
+from shm.kernels import SLOTS
 from shm.layouts import BOOK, POSITION, TICK
 
 from numba import types  # isort: skip  (after shm.jit, which sets the cache directory)
@@ -54,7 +54,7 @@ def read_cells(region, count, words, out, versions, torn_mask):  # type: ignore[
     """
     torn = changed = 0
     for i in range(count):
-        at = SLOTS + i * (CELL_HEAD + words)
+        at = SLOTS + i * words
         good = False
         for _ in range(2_000):
             before = load_acquire(region, at)
@@ -64,7 +64,7 @@ def read_cells(region, count, words, out, versions, torn_mask):  # type: ignore[
                 good = True
                 break
             for w in range(words):
-                out[i, w] = load_relaxed(region, at + CELL_HEAD + w)
+                out[i, w] = load_relaxed(region, at + w)
             fence_acquire()
             if load_relaxed(region, at) == before:
                 versions[i] = before
