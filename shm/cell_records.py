@@ -275,6 +275,6 @@ HEARTBEAT = np.dtype(
         ("lost", "<i8"),  # records lost by its lossy readers
         ("errors", "<i8"),
         ("busy_ns", "<i8"),  # time spent with work to do
-        ("wait", "<i8"),
+        ("flags", "<i8"),  # bit 0: degraded
     ]
 )

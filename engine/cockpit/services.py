@@ -87,7 +87,7 @@ class Services:
             word, reason = "HUNG", f"no heartbeat for {age_ns / 1e9:.1f} s, allowed {s.beat_s:g} s"
         else:
             word, reason = name_of(ServiceState, state), ""
-        degraded = alive and bool(int(b["spare"]) & 1)
+        degraded = alive and bool(int(b["flags"]) & 1)
         healthy = alive and state == ServiceState.READY and not silent
         if degraded and not reason:
             reason = "degraded: it runs but can't do all of its duty"

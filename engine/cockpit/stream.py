@@ -184,7 +184,7 @@ class Stream:
         state = (armed, since, gone, int(self.arming.kill_on_gone), len(self.clients))
         if state != self._arm_state or now_ns - int(self._arm.value[0]["updated_ns"]) > SLOW_NS:
             self._arm_state = state
-            self._arm.value[0] = (now_ns, *state, self.frames, self.dropped)
+            self._arm.value[0] = (0, now_ns, *state, self.frames, self.dropped, 0)  # the cell's version, ..., spare
             self._arm.publish()
 
     def _drop_stuck(self, now_ns: int) -> None:

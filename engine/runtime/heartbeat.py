@@ -41,7 +41,7 @@ class Heartbeat:
         self._beat["core"] = core
 
     def set_flag(self, flags: int) -> None:
-        self._beat["spare"] = flags
+        self._beat["flags"] = flags
 
     def beat(
         self, now_ns: int, work: int, loops: int, lag: int, lost: int = 0, errors: int = 0, busy_ns: int = 0

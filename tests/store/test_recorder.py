@@ -181,7 +181,7 @@ def test_a_low_disk_degrades_the_recorder_and_raises_a_p1(tmp_path) -> None:  # 
         agent.housekeeping(world.clock.now_ns())
         assert agent.degraded
         beat.beat(2, 0, 0, 0)
-        assert int(world.context("watchdog").cell_reader("heartbeat.recorder").read()["spare"]) == 1
+        assert int(world.context("watchdog").cell_reader("heartbeat.recorder").read()["flags"]) == 1
         finish(agent, world)
         with reader(world) as journal:
             assert [e["severity"] for e in journal.events() if "disk low" in e["text"]] == [Severity.P1.name]

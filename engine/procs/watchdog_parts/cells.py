@@ -320,7 +320,7 @@ class Senses:
         beat = self.beat(topology.RECORDER)
         share = self._ctx.config.guardrails.recorder_behind_share
         behind = int(beat["lag"]) > share * topology.ring("ticks").capacity
-        return behind or not self.alive(topology.RECORDER, now_ns), bool(int(beat["spare"]) & DEGRADED)
+        return behind or not self.alive(topology.RECORDER, now_ns), bool(int(beat["flags"]) & DEGRADED)
 
     def held(self) -> int:
         """Mask of symbols with a confirmed position."""
