@@ -15,9 +15,9 @@ import click
 from engine.cli.errors import CliError, Refused
 from engine.cli.settings import SHM_ROOT
 
-PAYLOAD = 520
-"""Word at which the payload of the first cell of a region begins: a page of header, a line of cell head."""
-PID, START_TICKS, STATE, T_BEAT = 0, 1, 3, 4
+FIRST_CELL = 512
+"""Word at which the first cell of a region begins: after a page of header."""
+PID, START_TICKS, STATE, T_BEAT = 1, 2, 4, 5
 """Words of a HEARTBEAT record."""
 READY = 3
 SILENT_S = 5.0
@@ -53,7 +53,8 @@ def heartbeat_words(directory: Path, service: str) -> tuple[int, int, int, int]:
         with path.open("rb") as file:
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         with mapping, memoryview(mapping) as raw, raw.cast("q") as words:
-            return words[PAYLOAD + PID], words[PAYLOAD + START_TICKS], words[PAYLOAD + STATE], words[PAYLOAD + T_BEAT]
+            pid, ticks, state, beat_ns = (words[FIRST_CELL + at] for at in (PID, START_TICKS, STATE, T_BEAT))
+            return pid, ticks, state, beat_ns
     except FileNotFoundError as error:
         raise Refused(f"no heartbeat of {service} in {directory}: is the instance up?") from error
 

@@ -227,7 +227,7 @@ def test_check_walks_every_region_and_names_what_is_broken(inst: TestInstance) -
         lease.words[kernels.SLOTS] = 3
         broken = instances.check(inst.config)
         assert any("events.broker-bridge: slot of record 0 holds 5" in text for text in broken)
-        assert any(text.startswith("lease[0]: version 3") for text in broken)
+        assert any(text.startswith("lease[0]: torn, version 3") for text in broken)
         assert len(broken) == 2
 
 
