@@ -29,7 +29,7 @@ from engine.runtime.runner import Seat
 from engine.strategy.protocol import OWN_ORDERS
 from engine.strategy.regime import RegimeStrategy
 from engine.strategy.regime_kernel import DECISION, SITUATION, WORKING
-from shm.kernels import CELL_HEAD, SLOTS
+from shm.kernels import SLOTS
 from shm.layouts import INTENT, LEASE, POSITION
 
 Array = npt.NDArray[Any]
@@ -81,7 +81,7 @@ class HotPath:
         self._stops = self._own("stops", np.zeros(2 * len(topology.STOP_CELLS), np.int64))
         self._positions: npt.NDArray[np.int64] = np.full(algo.position_cells.count, -1, np.int64)
         self._moved: npt.NDArray[np.int64] = np.zeros(len(self._positions), np.int64)
-        self._position_words = CELL_HEAD + POSITION.itemsize // 8
+        self._position_words = POSITION.itemsize // 8
         algo.changed.update(algo.stocks)
         self._bells = self._own("bells", np.zeros(2 * len(_WAKE), np.int64))
         self._fill(symbols)

@@ -21,7 +21,7 @@ from engine.domain.codes import Owner
 from engine.market.layout import C_BAR_NS, C_NEXT_BAR
 from engine.procs import hot_kernel as k
 from engine.strategy.pace import BURST_AT, RATE, TOKENS
-from shm.kernels import CELL_HEAD, SLOTS
+from shm.kernels import SLOTS
 from shm.layouts import INTENT, LEASE, SIGNAL, TICK
 
 Array = npt.NDArray[Any]
@@ -109,10 +109,9 @@ class Rehearsal:
         self._open_the_gate(a["facts"], a["account"])
         lease = np.zeros(1, LEASE)
         lease["owner"], lease["epoch"], lease["expires_ns"] = int(Owner.BRIDGE), 1, _FOREVER
-        region = a["lease_region"]
-        region[SLOTS] = 2  # a version that was written once
+        lease["version"] = 2  # written once
         words = lease.view(np.int64)
-        region[SLOTS + CELL_HEAD : SLOTS + CELL_HEAD + len(words)] = words
+        a["lease_region"][SLOTS : SLOTS + len(words)] = words
 
     @staticmethod
     def _open_the_gate(facts: Array, account: Array) -> None:
