@@ -26,6 +26,9 @@ WINDOW_NS = SECOND_NS + SECOND_NS // 20
 CONNECT_TIMEOUT_NS = 4 * SECOND_NS
 CLIENT_ID_IN_USE = 326
 BROKER_LOST, BROKER_BACK = 1100, (1101, 1102)
+MUTE_PATIENCE_NS = 5 * SECOND_NS
+"""A gateway that was asked the time and has not said a word for this long is left: the connection may be half open, and
+then nothing that is sent over it ever arrives, however often."""
 LOST_PATIENCE_NS = 3 * SECOND_NS
 """A gateway that has lost the broker is left for the next one after this."""
 
@@ -123,6 +126,8 @@ class EmergencyConnection:
             messages = self._receive(now_ns)
             if len(self._addresses) > 1 and self.broker_lost_ns and now_ns - self.broker_lost_ns > LOST_PATIENCE_NS:
                 raise OSError("the gateway has lost the broker")
+            if self._probe_sent_ns and now_ns - max(self._probe_sent_ns, self.answered_ns) > MUTE_PATIENCE_NS:
+                raise OSError(f"the gateway has been mute for {MUTE_PATIENCE_NS / 1e9:g} s")
             if self._socket is not None:
                 self._probe(now_ns)
                 self._flush(now_ns)
@@ -166,7 +171,7 @@ class EmergencyConnection:
         self._codec = EmergencyCodec(self.client_id)
         self._out = bytearray(self._codec.hello())
         self._queue.clear()
-        self.next_order_id, self.accounts, self.broker_lost_ns = 0, (), 0
+        self.next_order_id, self.accounts, self.broker_lost_ns, self._probe_sent_ns = 0, (), 0, 0
 
     def _receive(self, now_ns: int) -> list[Message]:
         assert self._socket is not None

@@ -80,6 +80,17 @@ def test_a_cancel_that_waited_for_a_dead_bridge_leaves_no_bridge_without_the_rig
     assert not outcome.broken, [str(b) for b in outcome.broken]
 
 
+def test_a_half_open_emergency_connection_is_given_up_before_it_is_needed() -> None:
+    """Nothing sent over it arrives, and nothing says so: a takeover would cancel into the void for ever."""
+    deeds = (
+        Deed(12 * S, Kind.HALF_OPEN, "emergency"), Deed(20 * S, Kind.CRASH, "algo", 200 * S),
+        Deed(25 * S, Kind.CRASH, "broker-bridge", 170 * S),
+    )  # fmt: skip
+    outcome = simulate(Ask(6, 0.05, faults="harmless", deeds=deeds, every_s=1.5))
+    assert not outcome.broken, [str(b) for b in outcome.broken]
+    assert outcome.kills
+
+
 def test_a_release_waits_for_a_fair_value_that_learns_slowly_in_a_thin_market() -> None:
     """Half a message a second: minutes of fresh data take longer than minutes, and DRIFT keeps KILL meanwhile."""
     deeds = (Deed(420 * S, Kind.SHOCK, value=8.0, symbol=2, for_ns=S),)

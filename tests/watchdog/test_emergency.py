@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 import time
 from collections.abc import Callable
 
@@ -23,6 +24,7 @@ from engine.broker.emergency_codec import (
     OrderStatus,
     Position,
 )  # fmt: skip
+from engine.broker.emergency_link import MUTE_PATIENCE_NS
 from engine.config import from_mapping
 
 AAPL = Contract(265598, "AAPL", "STK", "USD")
@@ -166,9 +168,40 @@ def test_the_connection_probes_and_measures_the_gateways_answers(paper: PaperThr
     connection.close()
 
 
-def test_never_more_messages_in_a_second_than_allowed() -> None:
-    import socket
+def test_a_gateway_that_does_not_answer_any_more_is_left_and_tried_anew() -> None:
+    """Half open: what is sent leaves, nothing comes back, and no error says so."""
+    login = frame("176", "20240324 21:18:59 UTC") + frame(15, 1, "DU1") + frame(9, 1, 1)
+    now, limit = 10**9, time.monotonic() + 10.0
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connection = EmergencyConnection("127.0.0.1", server.getsockname()[1], 5)
+        while not connection._connected:
+            connection.poll(now)
+        peer, _ = server.accept()
+        peer.sendall(login)
+        while not connection.ready and time.monotonic() < limit:
+            connection.poll(now)
+        connection.poll(now := now + MUTE_PATIENCE_NS)  # it asked the time when it was ready
+        assert connection.ready
+        peer.sendall(frame(49, 1, 0))
+        while connection.answer_age_ns(now) and time.monotonic() < limit:
+            connection.poll(now)
+        connection.poll(now := now + 1_500_000_000)  # asks again: this time nobody answers
+        connection.poll(now := now + MUTE_PATIENCE_NS + 1)
+        assert not connection.ready
+        assert "mute for 5 s" in connection.last_error
+        while not connection._connected and time.monotonic() < limit:
+            connection.poll(now := now + 100_000_000)
+        second, _ = server.accept()
+        second.sendall(login)
+        while not connection.ready and time.monotonic() < limit:
+            connection.poll(now)
+        assert connection.ready
+        assert connection.incarnation == 2
+        for end in (connection, peer, second):
+            end.close()
 
+
+def test_never_more_messages_in_a_second_than_allowed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         connection = EmergencyConnection("127.0.0.1", server.getsockname()[1], 5, messages_per_s=5)
         now = 10**9
@@ -197,6 +230,8 @@ def test_never_more_messages_in_a_second_than_allowed() -> None:
                 size = int.from_bytes(pending[:4], "big")
                 if pending[4:6] in (b"58", b"49"):
                     times.append(now)
+                if pending[4:6] == b"49":
+                    peer.sendall(frame(49, 1, 0))
                 pending = pending[4 + size :]
             if pending[:4] == b"API\0":
                 pending = pending[4:]
