@@ -22,7 +22,7 @@ def test_a_client_library_passes_the_scripted_session_unmodified(client: ClientL
     if outcome.not_run:
         pytest.skip(f"{client.name} can't be installed here: {outcome.not_run}")
     assert outcome.passed, table.render([outcome]) + outcome.log
-    column = table.published().splitlines()[0].split(" | ").index(client.name)
+    column = [cell.strip("| ") for cell in table.published().splitlines()[0].split(" | ")].index(client.name)
     shown = {row.split(" | ")[0].strip("| "): row.rstrip(" |").split(" | ")[column] for row in _rows()}
     assert shown == outcome.results, "run: l2dash bench conformance --write"
 
