@@ -20,8 +20,6 @@ from shm.jit import kernel
 
 from numba import types  # isort: skip
 
-ORDER_BYTES = 330
-"""What an order takes on the wire, so that the echo answers with as much."""
 LEAN = 0.35
 CONFIDENCE = 0.7
 
@@ -79,12 +77,18 @@ def on_core(core: int, work: Callable[[], object], *, ahead: bool = True) -> int
         os._exit(code)
 
 
-def echo(port: int, stamps: npt.NDArray[np.int64]) -> None:
+def wait_out(pid: int) -> None:
+    """Until a child of ``on_core`` has ended. Raises RuntimeError if it failed."""
+    if os.waitpid(pid, 0)[1]:
+        raise RuntimeError("a child of the benchmark failed: see above")
+
+
+def echo(port: int, answer_bytes: int, stamps: npt.NDArray[np.int64]) -> None:
     """The limit: nothing between reading and writing."""
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         buffer = np.zeros(65536, np.uint8)
-        echo_forever(sock.fileno(), buffer.ctypes.data, len(buffer), ORDER_BYTES, stamps)
+        echo_forever(sock.fileno(), buffer.ctypes.data, len(buffer), answer_bytes, stamps)
 
 
 def ours(config: Any, stamps: npt.NDArray[np.int64], profile: str = "") -> None:
@@ -97,14 +101,14 @@ def ours(config: Any, stamps: npt.NDArray[np.int64], profile: str = "") -> None:
     class Opened(Host):
         def _compose(self) -> None:
             super()._compose()
-            if isinstance(self._turn, HotPath):
-                algo = self._turn.algo
+            if isinstance(self._turns, HotPath):
+                algo = self._turns.algo
                 algo.strategy.parameters["entry_gap_ns"] = 0
                 algo.strategy.parameters["cooldown_ns"] = 0
                 # An order that ended without a fill counts as exposure until the account is looked at again.
                 algo.strategy.parameters["gross_usd"] = 1e12
                 algo.pace.bucket[[TOKENS, RATE, BURST_AT]] = 1e12
-                _tell(self._turn, stamps)
+                _tell(self._turns, stamps)
 
     host = Opened(config)
     if profile:

@@ -41,6 +41,7 @@ import numpy as np  # noqa: E402
 from benchmarks import contenders  # noqa: E402
 from benchmarks.machine import as_before, describe, first  # noqa: E402
 from benchmarks.scripted_gateway import BID, ScriptedGateway  # noqa: E402
+from benchmarks.tick_legs import tell_gaps, tell_legs  # noqa: E402
 from shm import scratch  # noqa: E402
 from shm.jit import kernel  # noqa: E402
 
@@ -118,6 +119,8 @@ class Driver:
     def __init__(self) -> None:
         self._reply = np.zeros(1 << 16, np.uint8)
         self._time = np.zeros(5, np.int64)
+        self.answer_bytes = 0
+        """Of the last answer."""
 
     def ask(self, contender: Contender, wait_ns: int = WAIT_NS) -> tuple[int, bytes]:
         """One round trip: (ns, answer); (0, b"") without an answer."""
@@ -127,7 +130,10 @@ class Driver:
             contender.sock.fileno(), message.ctypes.data, len(message), self._reply.ctypes.data, len(self._reply),
             self._time, wait_ns,
         )  # fmt: skip
-        return (int(self._time[4] - self._time[2]), self._reply[:got].tobytes()) if got else (0, b"")
+        if not got:
+            return 0, b""
+        self.answer_bytes = got
+        return int(self._time[4] - self._time[2]), self._reply[:got].tobytes()
 
     def rounds(self, contender: Contender, count: int, pause_s: float) -> list[int]:
         taken = []
@@ -291,11 +297,11 @@ def wait_for(what: str, holds: Callable[[], Any], timeout_s: float = 90.0) -> No
         time.sleep(0.002)
 
 
-def echo_contender(core: int) -> Contender:
+def echo_contender(core: int, answer_bytes: int) -> Contender:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         stamps = contenders.shared_stamps()[: len(contenders.STAMPS)]
-        pid = contenders.on_core(core, lambda: contenders.echo(port, stamps))
+        pid = contenders.on_core(core, lambda: contenders.echo(port, answer_bytes, stamps))
         sock, _ = listener.accept()
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setblocking(False)
@@ -352,30 +358,6 @@ def report(results: dict[str, dict[float, float]], count: int, repeats: int) -> 
     return rows
 
 
-LEGS = (
-    ("driver's write begins to message read", 0, 3),
-    ("  of it until the write is over", 0, 1),
-    ("message read to write begins", 3, 8),
-    ("  decoded", 3, 4),
-    ("  signal", 4, 5),
-    ("  intent", 5, 6),
-    ("  gate begins", 6, 7),
-    ("  gate ends", 7, 8),
-    ("write begins to answer at the driver", 8, 2),
-    ("  its write in all", 8, 9),
-)
-
-
-def tell_legs(contender: Contender) -> None:
-    legs = np.array(contender.legs)
-    print(f"\n{contender.name}, µs: p50 p90 p99")
-    for words, a, b in LEGS:
-        if not legs[:, a].any() or not legs[:, b].any():
-            continue
-        d = (legs[:, b] - legs[:, a]) / 1e3
-        print(f"  {words:42s}" + "".join(f"{np.percentile(d, p):8.2f}" for p in (50, 90, 99)))
-
-
 def run(rounds: int, repeats: int, pause_s: float, names: list[str], profile: str = "") -> dict[str, Any]:
     """Measure and print; returns what was printed."""
     from engine.procs import hot_path  # noqa: F401  (its kernels are compiled or loaded once, before the forks)
@@ -386,6 +368,7 @@ def run(rounds: int, repeats: int, pause_s: float, names: list[str], profile: st
     mine, theirs = cores[0], cores[-1]
     print(f"machine   {describe()}")
     print(f"topology  driver on core {mine}; contenders in turn on core {theirs}; loopback TCP; both sides poll")
+    gaps = tell_gaps(theirs)
     directory = scratch.make("l2dash-bench-")
     made: list[Contender] = []
     gateways: list[ScriptedGateway] = []
@@ -399,7 +382,7 @@ def run(rounds: int, repeats: int, pause_s: float, names: list[str], profile: st
         driver.warm(made[0], 10, pause_s)
         made[0].stop()
         if "echo" in names:
-            made.append(echo_contender(theirs))
+            made.append(echo_contender(theirs, driver.answer_bytes))
             made[-1].stop()
         for name in ("plain", "plain+filter"):
             if name in names:
@@ -419,9 +402,7 @@ def run(rounds: int, repeats: int, pause_s: float, names: list[str], profile: st
                 contender.stop()
         results = {c.name: percentiles(c.blocks) for c in made}
         rows = report(results, rounds, repeats)
-        for c in made:
-            if c.legs:
-                tell_legs(c)
+        legs = tell_legs({c.name: np.array(c.legs) for c in made if c.legs})
         hops = [h for h in our.latency() if h["count"]]
         print("\nwhere the time goes in ours, µs (its own stamps):")
         for h in hops:
@@ -429,7 +410,7 @@ def run(rounds: int, repeats: int, pause_s: float, names: list[str], profile: st
         refused = our.context.counters_of("broker-bridge").get("orders_refused")
         if refused:
             print(f"  the gate refused {refused} intents")
-        return {"machine": describe(), "us": results, "ratios": rows, "hops": hops}
+        return {"machine": describe(), "us": results, "ratios": rows, "legs": legs, "gaps": gaps, "hops": hops}
     except TimeoutError as error:
         said = our.said() if our is not None else ""
         raise SystemExit(f"{error}\n{said}") from error

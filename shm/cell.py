@@ -84,6 +84,11 @@ class CellReader:
         result: np.void = self.value[index]
         return result
 
+    def moved(self, index: int = 0) -> bool:
+        """Has it been written since it was read last, or could it not be read then?"""
+        at = SLOTS + index * self._words
+        return bool(self.torn[index] or kernels.word_load(self._region.words, at) != self.version[index])
+
     @property
     def words(self) -> Words:
         """The whole region, for kernels that read by themselves."""

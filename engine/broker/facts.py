@@ -17,10 +17,13 @@ from engine.domain.codes import Mode, OrderType, Owner
 from engine.domain.instruments import Instrument
 from engine.risk import pretrade
 from engine.risk.accounting import Accounts
+from engine.risk.marks import mark
 from engine.risk.reconcile import confirmed
 from engine.risk.stops import Stops, effective
 from engine.runtime.context import Context
+from shm import lines
 from shm.cell import CellReader
+from shm.layouts import BOOK
 
 STALE_INTENT_NS = 1_000_000_000
 MODES = {"sim": Mode.SIM, "paper": Mode.PAPER, "live": Mode.LIVE}
@@ -40,7 +43,9 @@ class Gatekeeper:
         self.lease_cell = context.cell_reader("lease")
         self._book = context.cell_reader("book")
         self.stops: Stops = effective([c.value[0] for c in self.stop_cells], [False] * len(self.stop_cells))
-        self._versions: tuple[int, ...] = ()
+        self._stops_read = False
+        self._scratch: npt.NDArray[np.void] = lines.zeros(1, BOOK)
+        self._scratch_words = self._scratch.view(np.int64)
         self.lease_valid = False
         self.owner_ours = False
         self.facts: npt.NDArray[np.void] = np.zeros(len(self.instruments), pretrade.SYMBOL_FACTS)
@@ -152,19 +157,17 @@ class Gatekeeper:
 
     def market(self, symbol: int, now_ns: int) -> None:
         """Read the symbol's book cell."""
-        book = self._book.read(symbol)
-        f = self.facts[symbol]
-        t, mid, gap = int(book["t_socket_ns"]), float(book["mid"]), float(book["gap_median_ns"])
-        limit_ns = max(self._stale_min_ns, self._stale_factor * gap if gap > 0 else 0.0)
-        fresh = bool(book["valid"]) and t > 0 and now_ns - t <= limit_ns and not self._book.torn[symbol]
-        f["mid"] = mid if mid > 0.0 else math.nan
-        f["fresh"] = fresh
+        self._mark(symbol, symbol + 1, now_ns)
 
     def markets(self, now_ns: int) -> None:
         """All symbols: marks of the gross exposure."""
-        for symbol in range(len(self.instruments)):
-            if self.facts["tradable"][symbol]:
-                self.market(symbol, now_ns)
+        self._mark(0, len(self.instruments), now_ns)
+
+    def _mark(self, first: int, end: int, now_ns: int) -> None:
+        mark(
+            self.facts, self._book.words, self._scratch, self._scratch_words, first, end, now_ns, self._stale_min_ns,
+            self._stale_factor,
+        )  # fmt: skip
 
     def fit(self, symbol: int, now_ns: int) -> bool:
         """Is the book valid, or is nobody there who would know?"""
@@ -181,11 +184,10 @@ class Gatekeeper:
     def authority(self, now_ns: int) -> bool:
         """Read stops and lease: the last thing before the socket. True if orders that add risk may leave."""
         cells, a = self.stop_cells, self.account
-        for cell in cells:
-            cell.read()
-        versions = tuple(int(c.version[0]) | int(c.torn[0]) for c in cells)
-        if versions != self._versions:
-            self._versions = versions
+        if not self._stops_read or any(cell.moved() for cell in cells):
+            self._stops_read = True
+            for cell in cells:
+                cell.read()
             self.stops = effective([c.value[0] for c in cells], [bool(c.torn[0]) for c in cells])
             a["killed"], a["paused"], a["blocked"] = self.stops.kill, self.stops.pause, self.stops.block
             mask = self.stops.symbol_block

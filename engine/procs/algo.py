@@ -169,7 +169,8 @@ class Algo:
         return effective(cells, [bool(c.torn[0]) for c in self._stop_cells])
 
     def _look(self, now_ns: int) -> None:
-        self._stops = self._read_stops()
+        if self._stops is None or any(cell.moved() for cell in self._stop_cells):
+            self._stops = self._read_stops()
         if now_ns < self._next_account:
             return
         self._next_account = now_ns + _ACCOUNT_NS

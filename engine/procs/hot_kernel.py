@@ -80,7 +80,7 @@ watch watch_n bells bells_n bell_byte
 state symbols control books books_n models signals changed book_region book_region_n last_tick faults_seen
 cards orders memory memory_n parameters situation decision bucket filled until intent next_intent mode decides
 facts account verdict templates frame frame_size sends room next_order
-lease_region lease_region_n lease stops stops_n
+lease_region lease_region_n lease lease_was stops stops_n
 bridge_words bridge_words_n ml_words ml_words_n algo_words algo_words_n
 n_ticks n_ml_ticks n_signals
 h_decoded h_signal h_decoded_signal h_intent h_intent_gate h_gate h_gate_wire h_order
@@ -114,10 +114,11 @@ class F(IntFlag):
     FAULT = 256  # a book has a new fault
     WAKE = 512  # somebody sleeps whose FIFO is not open
     SHORT = 1024  # the socket did not give the bytes that it had shown
+    GUARD = 2048  # a stop was written, or the lease is not what it was
 
 
 _WORK, _COLD_FRAME, _SOCKET, _OTHERS, _MARKET = 1, 2, 4, 8, 16
-_STRATEGY, _ORDER, _PLACED, _FAULT, _WAKE, _SHORT = 32, 64, 128, 256, 512, 1024
+_STRATEGY, _ORDER, _PLACED, _FAULT, _WAKE, _SHORT, _GUARD = 32, 64, 128, 256, 512, 1024, 2048
 _NEW, _LMT, _ALGO = int(IntentKind.NEW), int(OrderType.LMT), int(Source.ALGO)
 _REDUCE, _EXIT = int(IntentFlag.REDUCE_ONLY), int(Purpose.EXIT)
 _OWNER_BRIDGE, _OWNER_WATCHDOG = int(Owner.BRIDGE), int(Owner.WATCHDOG)
@@ -125,6 +126,8 @@ _DONTWAIT_NOSIGNAL = 0x40 | 0x4000
 _LOOK, _DISCARD = 0x40 | 0x2, 0x40 | 0x20
 """recv: show what is there and leave it (MSG_PEEK); drop it without a copy (MSG_TRUNC). Neither waits."""
 _EAGAIN = 11
+_GUARD_EVERY = 15
+"""Stops and lease are looked at every 16th time, some 10 µs."""
 _LEASE_WORDS = LEASE.itemsize // 8
 _BOOK_WORDS = BOOK.itemsize // 8
 _TICK_WORDS, _SIGNAL_WORDS, _INTENT_WORDS = TICK.itemsize // 8, SIGNAL.itemsize // 8, INTENT.itemsize // 8
@@ -550,6 +553,7 @@ def turn(table, spin_ns):  # type: ignore[no-untyped-def]
     h.busy_ns = 0
     began = clock_ns(h.time)
     flags = 0
+    looks = 0
     while True:
         room = h.buf_size - h.end
         if room < 65536:
@@ -568,8 +572,19 @@ def turn(table, spin_ns):  # type: ignore[no-untyped-def]
             or word_at(h.signals_ring + _TAIL) != word_at(h.algo_signals_cursor)
         ):
             return flags | _OTHERS
-        if spin_ns == 0 or clock_ns(h.time) - began > spin_ns:
+        if spin_ns == 0:
             return flags
+        now = clock_ns(h.time)
+        if now - began > spin_ns:
+            return flags
+        looks += 1
+        if looks & _GUARD_EVERY == 0:
+            lease = read_lease(hot, now)
+            if h.lease_was < 0:
+                h.lease_was = lease
+            if lease != h.lease_was or (h.decides != 0 and stops_as_known(h.stops, h.stops_n) == 0):
+                h.lease_was = lease
+                return flags | _GUARD
         cpu_pause()
 
 

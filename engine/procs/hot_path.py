@@ -25,7 +25,7 @@ from engine.procs.hot_kernel import F
 from engine.procs.ml_service import MlService
 from engine.procs.rehearsal import Rehearsal
 from engine.runtime.placement import allowed_cores, waits
-from engine.runtime.runner import Seat
+from engine.runtime.runner import Seat, Turns
 from engine.strategy.protocol import OWN_ORDERS
 from engine.strategy.regime import RegimeStrategy
 from engine.strategy.regime_kernel import DECISION, SITUATION, WORKING
@@ -33,8 +33,11 @@ from shm.kernels import SLOTS
 from shm.layouts import INTENT, LEASE, POSITION
 
 Array = npt.NDArray[Any]
-_SPIN_NS = 1_000_000
+_SPIN_NS = 5_000_000
 """Polled inside the kernel for so long at a time: signals and duties wait no longer."""
+_CALM = 5
+"""Duties come so many times rarer while the kernel polls: what can't wait for them, stops and the lease, it watches."""
+_UNKNOWN = -1
 _WAKE = (topology.WATCHDOG,)
 _REST = F.COLD_FRAME | F.SOCKET | F.OTHERS | F.MARKET | F.STRATEGY | F.ORDER
 
@@ -50,8 +53,8 @@ def compose(seats: Sequence[Seat]) -> HotPath | None:
     return HotPath(list(seats), bridge, ml, algo)
 
 
-class HotPath:
-    """One turn of the three agents. Call it with the time; it returns how much was done."""
+class HotPath(Turns):
+    """The turns of the three agents as one."""
 
     def __init__(self, seats: list[Seat], bridge: BrokerBridge, ml: MlService, algo: Algo) -> None:
         assert isinstance(bridge.link, IbLink)
@@ -85,6 +88,7 @@ class HotPath:
         algo.changed.update(algo.stocks)
         self._bells = self._own("bells", np.zeros(2 * len(_WAKE), np.int64))
         self._fill(symbols)
+        self._urgent = False
         self._cold = True
         """The agents have worked since the last rehearsal."""
         self._rehearsal: Rehearsal | None = None
@@ -157,6 +161,7 @@ class HotPath:
         config = self._context.config
         placed = waits(config.runtime, topology.BRIDGE, len(allowed_cores()), "shared")
         self._spin_ns = _SPIN_NS if placed == "busy-spin" else 0
+        self.calm = _CALM if self._spin_ns else 1
 
     def arm(self) -> None:
         """The agents have worked: tell the kernel what holds now. Looks at everything, writes what has changed."""
@@ -170,7 +175,7 @@ class HotPath:
         room = bridge.desk.room(now_ns)
         self._set(
             fd=link.fileno(), start=start, end=end, faults_seen=self.ml.market.faults, sends=int(room > 0), room=room,
-            next_order=bridge.desk.next_order_id, next_intent=algo.ctx.ids.peek(Source.ALGO),
+            next_order=bridge.desk.next_order_id, lease_was=_UNKNOWN, next_intent=algo.ctx.ids.peek(Source.ALGO),
         )  # fmt: skip
         if not self._agreed or not k.stops_as_known(self._get("stops"), len(topology.STOP_CELLS)):
             self._learn_stops(now_ns)
@@ -213,13 +218,17 @@ class HotPath:
         """Does the socket wait to be read?"""
         return self._straight and bool(k.shows(self._address))
 
+    def hurry(self) -> bool:
+        urgent, self._urgent = self._urgent, False
+        return urgent
+
     def disarm(self) -> None:
         """Somebody has worked, or will have when the next turn comes."""
         self._armed = False
 
     # A turn.
 
-    def __call__(self, now_ns: int, rest: bool = False) -> int:
+    def turn(self, now_ns: int, rest: bool) -> int:
         if not self._armed:
             self.arm()
         if not self._straight:
@@ -251,6 +260,7 @@ class HotPath:
             busy_ns = self._get("busy_ns")
             for seat, work in zip(self._seats, (done, self._get("ml_count"), self._get("signal_count")), strict=True):
                 seat.count(work, busy_ns // len(self._seats))
+        self._urgent |= bool(flags & F.GUARD)
         if flags & F.SHORT:
             self._link.disconnect("the socket did not give the bytes that it had shown")
         if flags & F.PLACED:

@@ -18,7 +18,6 @@ import importlib
 import os
 import socket
 import sys
-from collections.abc import Callable
 
 from engine import topology
 from engine.config import Config
@@ -32,7 +31,7 @@ from engine.runtime.runner import (
     Part,
     Seat,
     StartRefused,
-    Turn,
+    Turns,
     freeze,
     module_of,
     say_crash,
@@ -52,7 +51,7 @@ class Guest(Seat):
 
     failed: Exception | None = None
 
-    def work(self, now_ns: int, rest: bool = False) -> int:
+    def work(self, now_ns: int) -> int:
         if self.failed is not None:
             return 0
         try:
@@ -89,10 +88,7 @@ class Host:
         self._heard = b""
         self._stop = StopRequest()
         self.seats: list[Seat] = []
-        self._turn: Turn = self._in_turn
-        self._disarm: Callable[[], None] = lambda: None
-        self._release: Callable[[], None] = lambda: None
-        self._pending: Callable[[], bool] = lambda: False
+        self._turns = Turns(self._in_turn)
 
     def run(self) -> int:
         """Until SIGTERM, SIGINT or the leader's end. Exit code as of ``run_service``."""
@@ -135,10 +131,7 @@ class Host:
         self.seats[0].watch = CompileWatch().start()
         loop = Loop(context, bell, waits(self._config.runtime, context.service, cores, "shared"))
         try:
-            loop.run(
-                self.seats, lambda now_ns, rest: self._turn(now_ns, rest), lambda: self._stop.asked, self._beaten,
-                self._fds, lambda: self._disarm(), lambda: self._pending(),
-            )  # fmt: skip
+            loop.run(self.seats, lambda: self._turns, lambda: self._stop.asked, self._beaten, self._fds)
         finally:
             for seat in reversed(self.seats):
                 seat.close()
@@ -158,14 +151,10 @@ class Host:
 
     def _compose(self) -> None:
         """One turn of all: fused where all are there and can be, else one after the other."""
-        self._release()
-        fused = importlib.import_module(topology.FUSED).compose(self.seats)
-        self._turn = fused or self._in_turn
-        self._disarm = fused.disarm if fused is not None else lambda: None
-        self._pending = fused.pending if fused is not None else lambda: False
-        self._release = fused.close if fused is not None else lambda: None
+        self._turns.close()
+        self._turns = importlib.import_module(topology.FUSED).compose(self.seats) or Turns(self._in_turn)
 
-    def _in_turn(self, now_ns: int, rest: bool) -> int:
+    def _in_turn(self, now_ns: int) -> int:
         done = 0
         for seat in self.seats:
             done += seat.work(seat.context.clock.now_ns())

@@ -113,8 +113,34 @@ def settle(context: Context, placed: str) -> None:
 
 
 Part = Callable[[int], None]
-Turn = Callable[[int, bool], int]
-"""One turn: the time, and whether it may wait for work because nothing else is to be done. Returns what was done."""
+
+
+class Turns:
+    """The turns of a loop. This one: an agent's own work, or that of several."""
+
+    calm = 1
+    """Duties are due every so many ``housekeeping_ms``, or when ``hurry`` says so."""
+
+    def __init__(self, work: Callable[[int], int]) -> None:
+        self._work = work
+
+    def turn(self, now_ns: int, rest: bool) -> int:
+        """One turn; returns what was done. ``rest``: nothing else is to be done, it may wait for work."""
+        return self._work(now_ns)
+
+    def pending(self) -> bool:
+        """Should duties make way for a turn?"""
+        return False
+
+    def hurry(self) -> bool:
+        """Something has happened that duties have to see to now."""
+        return False
+
+    def disarm(self) -> None:
+        """Duties were done, or somebody else has worked."""
+
+    def close(self) -> None:
+        """Others take their place."""
 
 
 class Seat:
@@ -133,7 +159,7 @@ class Seat:
         self.watch: CompileWatch | None = None
         """Counts compilations of this process; they are errors in the heartbeat. One seat of a process has it."""
 
-    def work(self, now_ns: int, rest: bool = False) -> int:
+    def work(self, now_ns: int) -> int:
         """One turn of the agent, counted."""
         done = self.agent.do_work(now_ns)
         self._loops += 1
@@ -201,7 +227,8 @@ class Runner:
         seat.watch = CompileWatch().start()
         loop = Loop(context, bell, wait)
         try:
-            loop.run([seat], seat.work, lambda: self._stop.asked, self._notify, seat.agent.wait_fds)
+            turns = Turns(seat.work)
+            loop.run([seat], lambda: turns, lambda: self._stop.asked, self._notify, seat.agent.wait_fds)
         finally:
             self._notifier.send("STOPPING=1")
             seat.close()
@@ -240,30 +267,28 @@ class Loop:
     def run(
         self,
         seats: list[Seat],
-        turn: Turn,
+        turns: Callable[[], Turns],
         ended: Callable[[], bool],
         beaten: Callable[[Seat, bool], None],
         fds: Callable[[], tuple[int, ...]],
-        worked: Callable[[], None] = lambda: None,
-        pending: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Until ``ended``. ``seats`` may change in ``beaten``, which is called after each heartbeat of a seat;
-        ``worked`` is called after duties, before the next turn; duties make way for a turn when something is
-        ``pending``."""
+        """Until ``ended``. ``seats`` and ``turns`` may change in ``beaten``, which is called after each heartbeat of a
+        seat."""
         clock, bell, spin = self._clock, self._bell, self._wait == "busy-spin"
         next_duties = next_gc = clock.now_ns()
         due: deque[tuple[Seat, Part | None]] = deque()
         idle = 0
         while not ended():
-            done = turn(clock.now_ns(), not due)
+            now_turns = turns()
+            done = now_turns.turn(clock.now_ns(), not due)
             now = clock.now_ns()
-            if not due and now >= next_duties:
-                next_duties = now + self._every_ns
+            if not due and (now >= next_duties or now_turns.hurry()):
+                next_duties = now + self._every_ns * now_turns.calm
                 for seat in seats:
                     due.extend((seat, part) for part in (*seat.parts, None))
             if due:
-                self._duties(seats, due, now, beaten, pending)
-                worked()
+                self._duties(seats, due, now, beaten, now_turns.pending)
+                turns().disarm()
                 if not due:
                     if now >= next_gc and not done:
                         next_gc = now + _GC_EVERY_NS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -90,7 +91,8 @@ class World:
             seat.context.heartbeat.set_state(ServiceState.READY, self.now())
         self.hot = hot_path.compose(self.seats)
         assert self.hot is not None
-        self.turn = self.hot if self.fused else self._in_turn
+        hot = self.hot
+        self.turn = (lambda now_ns: hot.turn(now_ns, False)) if self.fused else self._in_turn
         self.renew()
 
     def pretend_model(self) -> None:
@@ -123,8 +125,8 @@ class World:
             self._next_duties = now_ns + 5_000_000
             for seat in self.seats:
                 seat.duties(now_ns)
-            if isinstance(self.turn, HotPath):
-                self.turn.disarm()
+            if self.hot is not None:
+                self.hot.disarm()
         self.gateway.pump()
         for name, reader in self.readers.items():
             self.seen[name].extend(reader.poll().copy())
@@ -564,14 +566,14 @@ def test_a_host_that_polls_rehearses_when_the_agents_have_worked_and_nothing_wai
     hot._rehearsal = Rehearsal(hot.table, hot.arrays, AAPL)
     hot.disarm()
     for _ in range(3):
-        hot(world.now(), True)
+        hot.turn(world.now(), True)
     assert hot._rehearsal.count == 1
     hot.disarm()
-    hot(world.now(), False)
+    hot.turn(world.now(), False)
     assert hot._rehearsal.count == 1, "duties are waiting"
     world.gateway.write(world.lean(AAPL))
     arrives(hot)
-    hot(world.now(), True)
+    hot.turn(world.now(), True)
     assert (hot._rehearsal.count, hot.fused_orders) == (1, 1), "a tick goes first"
 
 
@@ -609,3 +611,29 @@ def test_ticks_are_read_without_going_back_to_the_agents(worlds: Callable[[bool]
         assert flags == hot_path.F.WORK
     assert world.bridge.ticks.tail == before + len(sizes)
     assert world.ml.ticks.waiting == 0
+
+
+def test_a_stop_and_a_lease_that_is_lost_call_for_the_duties_at_once(worlds: Callable[[bool], World]) -> None:
+    """A host that polls does its duties rarely: what can't wait for them, the compiled loop has to see."""
+    world = worlds(True)
+    world.settle()
+    hot = world.hot
+    assert hot is not None
+    hot._spin_ns = 2_000_000_000
+
+    def what_follows(deed: Callable[[], None]) -> bool:
+        hot.arm()
+        assert not hot.hurry()
+        timer = threading.Timer(0.05, deed)
+        timer.start()
+        hot.turn(world.now(), True)
+        timer.join()
+        return hot.hurry()
+
+    def pause() -> None:
+        world.stop.value[0]["pause"] = 1
+        world.stop.publish()
+
+    assert what_follows(pause)
+    world.renew()  # valid for 250 ms
+    assert what_follows(lambda: None), "the lease has run out"

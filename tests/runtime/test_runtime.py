@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from engine.runtime import universe
 from engine.runtime.clock import SystemClock
 from engine.runtime.ids import IdSource, intent_of, order_ref
 from engine.runtime.instance import InstanceRunning
-from engine.runtime.runner import Loop
+from engine.runtime.runner import Loop, Turns
 from engine.runtime.supervisor import Supervisor
 from engine.runtime.testing import TestInstance, instance
 from shm import kernels
@@ -255,20 +256,48 @@ def test_a_symbol_named_twice_is_refused() -> None:
         universe.instruments(from_mapping({"universe": {"stocks": [{"symbol": "AMZN"}, {"symbol": "AMZN"}]}}))
 
 
-def test_duties_make_way_for_a_turn_when_something_is_pending() -> None:
-    """What arrives waits for one duty at most, not for all of them; and no turn may rest while duties are left."""
-    said: list[str] = []
-    pending = iter((False, True, True))
+class Script(Turns):
+    """Turns that say what happens, with something pending and a hurry as told."""
+
+    def __init__(self, pending: Iterable[bool], hurry: Iterable[bool]) -> None:
+        self.said: list[str] = []
+        self._pending, self._hurry = iter(pending), iter(hurry)
+
+    def turn(self, now_ns: int, rest: bool) -> int:
+        self.said.append("turn, may rest" if rest else "turn")
+        return 1
+
+    def pending(self) -> bool:
+        return next(self._pending, False)
+
+    def hurry(self) -> bool:
+        return next(self._hurry, False)
+
+    def disarm(self) -> None:
+        self.said.append("worked")
+
+
+def run_script(script: Script, count: int, every_ms: float) -> list[str]:
+    """What a loop with three duties does until so much was said."""
     context: Any = SimpleNamespace(
         service=topology.ALGO, clock=SystemClock(0, 0),
-        config=SimpleNamespace(runtime=SimpleNamespace(housekeeping_ms=1e9)),
+        config=SimpleNamespace(runtime=SimpleNamespace(housekeeping_ms=every_ms)),
     )  # fmt: skip
+    said = script.said
     seat: Any = SimpleNamespace(
         parts=("a", "b", "c"), do=lambda part, now_ns: said.append(part), beat=lambda now_ns: said.append("beat")
     )
     loop = Loop(context, SimpleNamespace(watch=lambda fds: None), "busy-spin")
-    loop.run(
-        [seat], lambda now_ns, rest: said.append("turn, may rest" if rest else "turn") or 1, lambda: len(said) > 8,
-        lambda seat, ready: None, lambda: (), lambda: said.append("worked"), lambda: next(pending, False),
-    )  # fmt: skip
-    assert said == ["turn, may rest", "a", "b", "worked", "turn", "c", "worked", "turn", "beat", "worked"]
+    loop.run([seat], lambda: script, lambda: len(said) >= count, lambda seat, ready: None, lambda: ())
+    return said
+
+
+def test_duties_make_way_for_a_turn_when_something_is_pending() -> None:
+    """What arrives waits for one duty at most, not for all of them; and no turn may rest while duties are left."""
+    said = run_script(Script(pending=(False, True, True), hurry=()), 11, 1e9)
+    assert said == ["turn, may rest", "a", "b", "worked", "turn", "c", "worked", "turn", "beat", "worked", *said[10:]]
+
+
+def test_duties_come_at_once_when_they_are_in_a_hurry() -> None:
+    said = run_script(Script(pending=(), hurry=(True,)), 11, 1e9)
+    assert said == 2 * ["turn, may rest", "a", "b", "c", "beat", "worked"]
