@@ -239,3 +239,16 @@ def cell_read(region, at, out, retries):  # type: ignore[no-untyped-def]
         # and so does everybody who waits for it.
         cpu_pause()
     return TORN
+
+
+@kernel("int64(int64[::1], int64, int64[::1], int64[::1])")
+def cells_moved(region, words, known, moved):  # type: ignore[no-untyped-def]
+    """Numbers, into ``moved``, of the cells of ``words`` that were written since the ``known`` versions; how many."""
+    n = 0
+    for i in range(known.shape[0]):
+        version = load_acquire(region, SLOTS + i * words)
+        if version != known[i]:
+            known[i] = version
+            moved[n] = i
+            n += 1
+    return n

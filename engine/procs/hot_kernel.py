@@ -185,19 +185,6 @@ def all_read(pairs, count):  # type: ignore[no-untyped-def]
     return 1
 
 
-@kernel(_i8(_I8, _i8, _I8, _I8))
-def moved_cells(region, words, known, moved):  # type: ignore[no-untyped-def]
-    """Numbers of the cells (``words`` long with their heads) that were written since ``known`` versions; how many."""
-    n = 0
-    for i in range(known.shape[0]):
-        version = load_acquire(region, SLOTS + i * words)
-        if version != known[i]:
-            known[i] = version
-            moved[n] = i
-            n += 1
-    return n
-
-
 @kernel(_i8(_i8, _i8))
 def stops_as_known(pairs, count):  # type: ignore[no-untyped-def]
     """1 if no stop cell was written since flags and facts were derived from them."""

@@ -29,7 +29,7 @@ from engine.runtime.runner import Seat, Turns
 from engine.strategy.protocol import OWN_ORDERS
 from engine.strategy.regime import RegimeStrategy
 from engine.strategy.regime_kernel import DECISION, SITUATION, WORKING
-from shm.kernels import SLOTS
+from shm.kernels import SLOTS, cells_moved
 from shm.layouts import INTENT, LEASE, POSITION
 
 Array = npt.NDArray[Any]
@@ -181,7 +181,7 @@ class HotPath(Turns):
             self._learn_stops(now_ns)
         self._open_bells()
         self._situation["gross_usd"], self._situation["day_pnl_usd"] = algo.account
-        count = k.moved_cells(algo.position_cells.words, self._position_words, self._positions, self._moved)
+        count = cells_moved(algo.position_cells.words, self._position_words, self._positions, self._moved)
         stale = algo.changed
         stale.update(self._moved[:count].tolist())
         if stale:

@@ -36,6 +36,7 @@ KERNELS = {
     "word_store": kernels.word_store,
     "cell_write": kernels.cell_write,
     "cell_read": kernels.cell_read,
+    "cells_moved": kernels.cells_moved,
     "announce": wait.announce,
     "asleep": wait.asleep,
     "spin": wait.spin,
