@@ -101,6 +101,7 @@ class Subscriptions:
     pnl_single: dict[int, int] = field(default_factory=dict)  # request id to symbol index, -1 unknown contract
     sent: dict[str, Value] = field(default_factory=dict)
     sent_summary: dict[tuple[int, str], Value] = field(default_factory=dict)
+    sent_multi: dict[tuple[int, str], Value] = field(default_factory=dict)
 
 
 class AccountFeed:
@@ -149,6 +150,7 @@ class AccountFeed:
 
     def start_multi(self, client: FeedClient, req_id: int) -> None:
         client.subscriptions.multi.add(req_id)
+        client.subscriptions.sent_multi.clear()
         self._send_multi(client, req_id)
         client.send(out.account_update_multi_end(req_id))
 
@@ -182,6 +184,8 @@ class AccountFeed:
             if subs.account:
                 self._send_portfolio(client, symbol)
                 self._send_account(client)
+            for req_id in subs.multi:
+                self._send_multi(client, req_id)
 
     def tick(self, clients: list[FeedClient], now_ns: int) -> None:
         """Periodic updates that are due."""
@@ -198,6 +202,8 @@ class AccountFeed:
             self._send_pnl(client, marks)
             for req_id, symbol in subs.pnl_single.items():
                 self._send_pnl_single(client, req_id, symbol, marks)
+            for req_id in subs.multi if update else ():
+                self._send_multi(client, req_id)
             if update and subs.account:
                 self._send_account(client)
                 for symbol, position in self._account.positions.items():
@@ -218,8 +224,11 @@ class AccountFeed:
                 client.send(out.account_value(*value, self._id))
 
     def _send_multi(self, client: FeedClient, req_id: int) -> None:
-        for key, value, currency in account_values(self._account, self._marks()):
-            client.send(out.account_update_multi(req_id, self._id, key, value, currency))
+        sent = client.subscriptions.sent_multi
+        for value in account_values(self._account, self._marks()):
+            if sent.get((req_id, value[0])) != value:
+                sent[req_id, value[0]] = value
+                client.send(out.account_update_multi(req_id, self._id, *value))
 
     def _send_summary(self, client: FeedClient, req_id: int, tags: str) -> None:
         sent = client.subscriptions.sent_summary

@@ -131,6 +131,7 @@ class SymbolHistory:
 
 _UNITS_S = {"S": 1, "D": 86_400, "W": 7 * 86_400, "M": 30 * 86_400, "Y": 365 * 86_400}
 _BAR_UNITS_S = {"sec": 1, "min": 60, "hour": 3_600, "day": 86_400, "week": 7 * 86_400, "month": 30 * 86_400}
+_MAX_DURATION_S = 100 * _UNITS_S["Y"]
 
 
 def duration_s(text: str) -> int:
@@ -140,13 +141,16 @@ def duration_s(text: str) -> int:
         raise ValueError(
             f"duration {text[:20]!r}, expected a number and one of {', '.join(_UNITS_S)}, such as '1800 S'"
         )
-    return int(count) * _UNITS_S[unit.upper()]
+    seconds = int(count) * _UNITS_S[unit.upper()] if len(count) < 12 else math.inf
+    if seconds > _MAX_DURATION_S:
+        raise ValueError(f"duration {text[:20]!r}, allowed are at most 100 Y")
+    return int(seconds)
 
 
 def bar_size_s(text: str) -> int:
     """Seconds of a bar size such as ``5 secs`` or ``1 min``. Raises ValueError."""
     count, _, unit = text.partition(" ")
     name = unit.removesuffix("s") if unit != "s" else unit
-    if not count.isdigit() or name not in _BAR_UNITS_S or int(count) < 1:
+    if not count.isdigit() or name not in _BAR_UNITS_S or len(count) > 2 or int(count) < 1:
         raise ValueError(f"bar size {text[:20]!r}, expected for example '5 secs', '1 min', '1 hour', '1 day'")
     return int(count) * _BAR_UNITS_S[name]

@@ -160,6 +160,8 @@ def historical_data(gw: Gateway, client: Session, request: m.HistoricalData) -> 
         end_s = parse_time(request.end, gw.wall_s())
         if what not in SERIES:
             raise ValueError(f"whatToShow {request.what[:20]!r}, allowed are {', '.join(SERIES)}")
+        if request.keep_up_to_date and request.end:
+            raise ValueError(f"endDateTime {request.end[:30]!r} with keepUpToDate, allowed is an empty one")
     except ValueError as error:
         invalid(client, request.req_id, str(error))
         return

@@ -6,7 +6,6 @@ A refusal carries the code and text that a client sees. Codes that end an order'
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from engine.domain.instruments import Instrument
@@ -17,6 +16,7 @@ from engine.paper.orders import HELD, Ledger, PaperOrder, on_increment
 from engine.paper.place_order import OrderKind, OrderRequest, Refusal
 
 MAX_QUANTITY = 1e8
+MAX_PRICE_USD = 1e7
 MAX_ACTIVE_PER_SIDE = 20
 MAX_ORDER_ID = 2**31 - 2
 MAX_MINIMUM = 10.0
@@ -43,7 +43,7 @@ def check_kind(kind: OrderKind, instrument: Instrument, account: str) -> Refusal
     if kind.tif not in ("", *TIFS):
         return _invalid(f"time in force {kind.tif[:10]!r}, allowed are {', '.join(TIFS)}")
     if kind.unsupported:
-        return _invalid(f"{kind.unsupported} are not simulated by the paper gateway")
+        return _invalid(f"not simulated by the paper gateway: {kind.unsupported}")
     if not instrument.tradable:
         return rejected(f"{instrument.symbol} is an index and can't be traded")
     if kind.tif == "IOC" and kind.order_type not in ("MKT", "LMT"):
@@ -66,7 +66,7 @@ def check_form(request: OrderRequest, instrument: Instrument, bound: bool = Fals
         return Refusal(10243, f"Fractional-sized order of {quantity} shares cannot be placed via API")
     if kind.refusal is not None:
         return kind.refusal
-    if kind.order_type == "LMT" and limit > 0 and on_increment(limit, instrument.tick_size):
+    if kind.order_type == "LMT" and 0 < limit <= MAX_PRICE_USD and on_increment(limit, instrument.tick_size):
         return None  # nearly all
     return _check_prices(request, instrument)
 
@@ -89,8 +89,10 @@ def _check_prices(request: OrderRequest, instrument: Instrument) -> Refusal | No
         if kind.trail_stop == kind.trail_stop:
             prices.append(("trail stop price", kind.trail_stop))
     for name, price in prices:
-        if not math.isfinite(price) or price <= 0:
-            return _invalid(f"{name} {price} of a {kind.order_type} order, allowed is a finite price above 0")
+        if not 0 < price <= MAX_PRICE_USD:
+            return _invalid(
+                f"{name} {price} of a {kind.order_type} order, allowed is above 0 and at most {MAX_PRICE_USD:,.0f}"
+            )
         if not on_increment(price, instrument.tick_size):
             return Refusal(110, "The price does not conform to the minimum price variation for this contract.")
     return None
@@ -134,9 +136,9 @@ def check_margin(
 ) -> Refusal | None:
     """Buying power, working orders included. What reduces a position always passes.
 
-    ``replacing`` is the order that the request modifies: it doesn't count twice.
+    ``replacing`` is the order that the request modifies: it doesn't count twice, nor does what of it has traded.
     """
-    kind, quantity = request.kind, request.quantity
+    kind, quantity = request.kind, request.quantity - (replacing.filled if replacing is not None else 0.0)
     if kind.parent_id:
         return None  # it closes what its parent opens
     position = account.positions.get(symbol)

@@ -20,7 +20,7 @@ from dataclasses import replace
 from functools import partial
 
 from engine.paper.account import Account
-from engine.paper.catalog import Catalog
+from engine.paper.catalog import Catalog, trading_day
 from engine.paper.commissions import Traded, schedule_of
 from engine.paper.order_faults import OrderFaults
 from engine.paper.order_news import Audience, OrderNews
@@ -126,6 +126,12 @@ class OrderLife:
 
     def _may_trade(self, order: PaperOrder) -> bool:
         return self._open_now or (order.outside_rth and order.order_type != "MKT")
+
+    def good_on(self, order_type: str, outside_rth: bool = False) -> str:
+        """The trading day that a DAY order lives for: that of its session, which after the close is a later one."""
+        if order_type != "MOC" and (self._open_now or (outside_rth and order_type != "MKT")):
+            return self.account.day
+        return max(self.account.day, trading_day(next_close(self._wall_s())))
 
     def _submit(self, order: PaperOrder, now_ns: int) -> None:
         order.place = MARKET
@@ -431,7 +437,7 @@ class OrderLife:
             if not order.working or order.place == HELD:
                 continue
             at_any_price = order.place == MARKET and order.limit_now != order.limit_now
-            if order.tif == "IOC" or at_any_price or (order.tif == "DAY" and order.day != self.account.day):
+            if order.tif == "IOC" or at_any_price or (order.tif == "DAY" and order.day < self.account.day):
                 self._end(order, "")
                 continue
             if order.status == PENDING_CANCEL:
@@ -443,7 +449,7 @@ class OrderLife:
     def roll_day(self, day: str, now_ns: int) -> None:
         """Begin a trading day: DAY orders expire, P&L of the day and the day's executions start anew."""
         for order in self.ledger.working():
-            if order.tif == "DAY" and order.working:
+            if order.tif == "DAY" and order.day < day and order.working:
                 self._cancel(order, now_ns)
         self.account.roll_day(day, self._marks())
         self.ledger.roll_day()

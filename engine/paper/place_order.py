@@ -175,10 +175,12 @@ def read_place_order(reader: FieldReader, version: int) -> OrderRequest:
     trail_stop, trail_percent = reader.number("trailStopPrice"), reader.number("trailingPercent")
     reader.skip("scaleInit scaleSubs")
     scale = reader.number("scalePriceIncrement")
-    if scale > 0 and math.isfinite(scale):
+    scaled = scale > 0 and math.isfinite(scale)
+    if scaled:
         reader.skip("adjustValue adjustInterval profitOffset autoReset initPosition initFillQty randomPercent")
     reader.skip("scaleTable activeStartTime activeStopTime")
-    if reader.text("hedgeType"):
+    hedge = reader.text("hedgeType")
+    if hedge:
         reader.skip("hedgeParam")
     reader.skip("optOutSmartRouting clearingAccount clearingIntent notHeld")
     if reader.flag("deltaNeutralContract"):
@@ -215,6 +217,8 @@ def read_place_order(reader: FieldReader, version: int) -> OrderRequest:
         ("allOrNone", all_or_none),
         (f"algorithm {algo}", bool(algo)),
         ("order conditions", conditions > 0),
+        ("scale orders", scaled),
+        ("hedge orders", bool(hedge)),
     )
     kind = OrderKind(
         contract,

@@ -217,7 +217,7 @@ class Desk(OrderLife):
             0.0,
             0.0,
             0.0,
-            self.account.day,
+            self.good_on(kind.order_type, kind.outside_rth),
             0.0,
             request.aux,
             kind.trail_stop,
@@ -255,6 +255,8 @@ class Desk(OrderLife):
         if kind.trail_stop == kind.trail_stop:
             order.trail_stop = kind.trail_stop
         order.tif = kind.tif or "DAY"
+        order.outside_rth = kind.outside_rth
+        order.day = self.good_on(order.order_type, order.outside_rth)
         order.order_ref = request.order_ref
         if order.place == HELD:
             if kind.transmit:
@@ -324,7 +326,7 @@ class Desk(OrderLife):
             limit,
             "DAY",
             self.account_id,
-            day=self.account.day,
+            day=self.good_on(kind),
         )
         if self._audience.binds_manual_orders():
             self._bind(order)

@@ -81,7 +81,9 @@ def test_durations_and_bar_sizes_are_read_as_the_broker_writes_them():
         3600,
         86_400,
     ]
-    for read, text in ((duration_s, "ten S"), (duration_s, "10"), (bar_size_s, "1 parsec"), (bar_size_s, "0 secs")):
+    absurd = ((duration_s, "9999 Y"), (duration_s, "9" * 15 + " D"), (bar_size_s, "9" * 15 + " secs"))
+    wrong = ((duration_s, "ten S"), (duration_s, "10"), (bar_size_s, "1 parsec"), (bar_size_s, "0 secs"))
+    for read, text in wrong + absurd:
         with pytest.raises(ValueError, match=text):
             read(text)
 

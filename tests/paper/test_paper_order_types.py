@@ -352,3 +352,39 @@ async def test_a_pair_is_charged_as_currencies_are_whatever_the_table_of_stocks(
     async with running(ScriptedMarket((pair,)), commissions=table, state_file=state) as r:
         assert r.gateway.account.month_pair_usd == pytest.approx(value)
         assert r.gateway.account.month_shares == 0.0
+
+
+def gateway_at(start: datetime, **settings: object) -> tuple[server.Gateway, list[int]]:
+    now = [0]
+    config = start_gateway(**settings).config
+    return server.Gateway(config, ScriptedMarket(), None, lambda: now[0], int(start.timestamp() * 1e9)), now
+
+
+@pytest.mark.parametrize(("hours", "order_type"), [("regular", "LMT"), ("regular", "MOC"), ("24/7", "MOC")])
+def test_an_order_of_after_the_close_lives_until_its_session_has_ended(hours, order_type):
+    evening = datetime(2026, 3, 6, 17, 0, tzinfo=NEW_YORK)  # a Friday
+    gateway, now = gateway_at(evening, hours=hours)
+    desk = gateway.desk
+    order = desk.manual_order(0, "BUY", 10, 140.0, 0)
+    order.order_type = order_type
+    order.day = desk.good_on(order_type)
+    assert order.day == "20260309"
+    for hour in (12, 36, 60, 63):  # the days roll; it is Monday morning
+        now[0] = int(hour * 3600e9)
+        gateway.step()
+        assert order.working, hour
+    now[0] = int(84 * 3600e9)  # Tuesday
+    gateway.step()
+    assert not order.working
+
+
+async def test_a_modification_may_let_an_order_trade_outside_regular_hours():
+    async with running(hours="regular") as r:
+        r.gateway.desk._open_now = False
+        r.gateway.desk._trading = lambda wall_s: False
+        client = await RawClient.connect(r.port)
+        client.send(*place_fields(1, limit=140.0))
+        await client.expect_error(399, 1)
+        client.send(*place_fields(1, limit=150.01, outside_rth=True))
+        await until(lambda: statuses(client, 1)[-1:] == ["Filled"], "filled")
+        await client.close()

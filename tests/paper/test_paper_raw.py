@@ -158,6 +158,8 @@ REFUSALS = [
     ({"limit": ""}, 321, None),
     ({"limit": -1}, 321, None),
     ({"limit": "inf"}, 321, None),
+    ({"limit": 1e307}, 321, None),
+    ({"order_type": "STP", "aux": 1e307}, 321, None),
     ({"order_type": "REL"}, 387, None),
     ({"order_type": "STP"}, 321, None),
     ({"order_type": "STP", "aux": 140.005}, 110, "Inactive"),
@@ -608,4 +610,54 @@ async def test_a_new_order_is_acknowledged_before_the_market_moves():
         client.send(*place_fields(1))
         await client.expect(3, 2)
         assert told == [["5\0"], ["3\0"]]
+        await client.close()
+
+
+async def test_absurd_history_is_an_error_and_the_connection_goes_on():
+    async with running() as r:
+        client = await RawClient.connect(r.port)
+        for req_id, (end, size, duration, keep) in enumerate(
+            [
+                ("", "5 secs", "9999 Y", 0),
+                ("", "9" * 30 + " secs", "60 S", 0),
+                ("20260101 00:00:00", "5 secs", "60 S", 1),
+            ]
+        ):
+            client.send(20, req_id, *AAPL, 0, end, size, duration, 0, "MIDPOINT", 1, keep, "")
+            await client.expect_error(321, req_id)
+        await client.sync()
+        assert not client.closed
+        await client.close()
+
+
+async def test_account_values_of_the_multi_request_follow_what_happens():
+    async with running() as r:
+        client = await RawClient.connect(r.port)
+        client.send(76, 1, 3, "", "", 0)
+        await client.expect(74)
+        before = len(client.of(73))
+        client.send(*place_fields(1, order_type="MKT", limit="", quantity=10))
+        await until(lambda: any(m[5] == "CashBalance" for m in client.of(73)[before:]), "changed cash")
+        assert {m[2] for m in client.of(73)} == {"3"}
+        client.send(77, 1, 3)
+        await client.sync()
+        after = len(client.of(73))
+        client.send(*place_fields(2, order_type="MKT", limit="", quantity=10))
+        await until(lambda: len(client.of(59)) == 2, "the second fill")
+        assert len(client.of(73)) == after
+        await client.close()
+
+
+async def test_what_has_traded_of_an_order_does_not_count_twice_when_it_is_modified():
+    async with running(equity_usd=10_000.0) as r:
+        client = await RawClient.connect(r.port)
+        client.send(*place_fields(1))  # 100 at 140.00 need 7,000 USD
+        await client.expect(3, 2)
+        order = r.gateway.desk.ledger.find(5, 1)
+        r.market.fill_own(order.perm_id, 60.0)
+        await client.expect(59)
+        client.send(*place_fields(1, limit=140.5))
+        await client.sync()
+        assert client.errors(1) == []
+        assert order.limit == 140.5
         await client.close()
