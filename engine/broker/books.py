@@ -90,7 +90,10 @@ class Books:
         if found >= 0:
             return found
         found = self._by_text.get(text, -1)
-        return found if found >= 0 and self._instruments[found].con_id in (0, con_id) else -1
+        if found < 0 or self._instruments[found].con_id not in (0, con_id):
+            return -1
+        # An option or a foreign listing of the same name is another contract, once we have learnt ours.
+        return found if not con_id or found not in self._by_con.values() else -1
 
     def learn_contract(self, symbol: int, con_id: int) -> None:
         if con_id:

@@ -22,8 +22,8 @@ _EPS = 1e-9
 UNLISTED_NS = 1_000_000_000
 """How long a new order may be missing from the broker's list without being lost, and a change from its terms."""
 TERMINAL = frozenset((OrderState.REFUSED, OrderState.FILLED, OrderState.CANCELLED, OrderState.REJECTED))
-WARNINGS = frozenset((399, 404, 434, 492, 2109, 10167, 10349, 202))
-"""Codes that come with an order id and question nothing: 202 only repeats a status that tells the truth."""
+WARNINGS = frozenset((399, 404, 434, 492, 2109, 10167, 10349))
+"""Codes that come with an order id and question nothing. Not 202: a status belongs to it, and may be lost."""
 _ACCEPTED = frozenset(("PreSubmitted", "Submitted"))
 _UNSENT = frozenset(("ApiPending", "PendingSubmit"))
 _GONE = frozenset(("Cancelled", "ApiCancelled"))
@@ -152,7 +152,7 @@ def _short_filled(order: Order, now_ns: int) -> Order:
 def _on_word(order: Order, status: str, now_ns: int, why_held: str = "") -> Order:
     state = order.state
     if state in TERMINAL:
-        if order.presumed and (status in _GONE or status == "Inactive"):
+        if order.presumed and status in _GONE:
             return replace(order, presumed=False)
         return _revived(order, now_ns) if order.presumed and status in LISTED_AS_OPEN else order
     if status in _GONE:
@@ -160,7 +160,9 @@ def _on_word(order: Order, status: str, now_ns: int, why_held: str = "") -> Orde
     if status == "Inactive":
         if "locate" in why_held:
             return order  # held while shares are located: it lives
-        return _over(order, OrderState.CANCELLED if order.filled > 0 else OrderState.REJECTED, now_ns)
+        # Not for good: what was inactive may be submitted after all, so a sign of life revives it.
+        done = OrderState.CANCELLED if order.filled > 0 else OrderState.REJECTED
+        return replace(_over(order, done, now_ns), presumed=True)
     if status == "PendingCancel":
         new = OrderState.PENDING_CANCEL
     elif status in _ACCEPTED:

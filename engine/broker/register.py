@@ -70,11 +70,10 @@ class Register:
         intent_id = self._aliases.get(intent_id, intent_id)
         if intent_id and intent_id in self.by_intent:
             return self.by_intent[intent_id]
-        if perm_id and perm_id in self._intent_of_perm:
-            return self.by_intent[self._intent_of_perm[perm_id]]
-        if order_id and order_id in self._intent_of_order:
-            return self.by_intent[self._intent_of_order[order_id]]
-        return None
+        found = self.by_intent.get(self._intent_of_perm.get(perm_id, 0)) if perm_id else None
+        if found is None and order_id:
+            found = self.by_intent.get(self._intent_of_order.get(order_id, 0))
+        return found
 
     def alias(self, intent_id: int, order: Order) -> None:
         """A replacement's intent id also names the order."""
@@ -92,7 +91,10 @@ class Register:
         """Forget orders that were done before; returns how many. Their executions stay in the accounts."""
         old = [k for k, o in self.by_intent.items() if not o.open and o.changed_ns < before_ns]
         for key in old:
-            order = self.by_intent.pop(key)
-            self._intent_of_order.pop(order.order_id, None)
-            self._intent_of_perm.pop(order.perm_id, None)
+            del self.by_intent[key]
+        if old:  # an order may have had several ids, and may be named by each
+            gone = set(old)
+            for keys in (self._intent_of_order, self._intent_of_perm, self._aliases):
+                for name in [n for n, key in keys.items() if key in gone]:
+                    del keys[name]
         return len(old)

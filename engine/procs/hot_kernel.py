@@ -526,6 +526,20 @@ def took(hot, got):  # type: ignore[no-untyped-def]
     return flags
 
 
+@kernel(_i8(rec(HOT)))
+def others_wait(hot):  # type: ignore[no-untyped-def]
+    """1 if a ring has something that one of the agents has not read."""
+    h = hot[0]
+    if (
+        all_read(h.watch, h.watch_n) == 0
+        or word_at(h.orders_ring + _TAIL) != word_at(h.bridge_orders_cursor)
+        or word_at(h.ticks_ring + _TAIL) != word_at(h.ml_ticks_cursor)
+        or word_at(h.signals_ring + _TAIL) != word_at(h.algo_signals_cursor)
+    ):
+        return 1
+    return 0
+
+
 @kernel(_i8(_i8, _i8))
 def turn(table, spin_ns):  # type: ignore[no-untyped-def]
     """Read the socket and do all that follows from it; ``table`` is the address of a HOT record. Returns flags.
@@ -552,12 +566,7 @@ def turn(table, spin_ns):  # type: ignore[no-untyped-def]
                 return flags
         elif got == 0 or numba.carray(_pointer(_errno_location()), (1,), np.int32)[0] != _EAGAIN:
             return flags | _SOCKET
-        elif (
-            all_read(h.watch, h.watch_n) == 0
-            or word_at(h.orders_ring + _TAIL) != word_at(h.bridge_orders_cursor)
-            or word_at(h.ticks_ring + _TAIL) != word_at(h.ml_ticks_cursor)
-            or word_at(h.signals_ring + _TAIL) != word_at(h.algo_signals_cursor)
-        ):
+        elif others_wait(hot) != 0:
             return flags | _OTHERS
         if spin_ns == 0:
             return flags
@@ -577,8 +586,11 @@ def turn(table, spin_ns):  # type: ignore[no-untyped-def]
 
 @kernel(_i8(_i8))
 def shows(table):  # type: ignore[no-untyped-def]
-    """1 if the socket has something to read, or has ended."""
-    h = numba.carray(_pointer(table), (1,), HOT)[0]
+    """1 if the socket has something to read or has ended, or if a ring has: a close must not wait for a duty."""
+    hot = numba.carray(_pointer(table), (1,), HOT)
+    h = hot[0]
+    if others_wait(hot) != 0:
+        return 1
     return 1 if _recv(np.int32(h.fd), h.time, 1, np.int32(_LOOK)) >= 0 else 0
 
 

@@ -215,7 +215,7 @@ class HotPath(Turns):
             self._rehearsal.close()
 
     def pending(self) -> bool:
-        """Does the socket wait to be read?"""
+        """Does the socket, or a ring, wait to be read?"""
         return self._straight and bool(k.shows(self._address))
 
     def hurry(self) -> bool:

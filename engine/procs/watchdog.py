@@ -43,6 +43,8 @@ SLOW_NS = 25_000_000
 """Half a lease renewal, so that one is never late by more than a cycle."""
 OBSERVE_NS = 30_000_000_000
 """How long the bridge's own flatten (its dead-man) is left alone before the watchdog begins one."""
+EXPOSED_NS = 1_000_000_000
+"""A position must have been there for so long before flat is taken for lost."""
 SYNCING_SEND_NS = 5_000_000_000
 """A reconciliation that stays open this long must not keep a flatten from closing what the broker has confirmed."""
 PERIOD_LIMIT_NS = 1_500_000
@@ -76,7 +78,7 @@ class Watchdog:
         self._link = LinkRule()
         self._fresh_since_ns = 0
         self._syncing_since_ns = 0
-        self._observe_until_ns = 0
+        self._observe_until_ns = self._exposed_since_ns = 0
         self._pace = Pace(FAST_NS)
         self._next_slow = 0
         self._rehearses = False
@@ -265,6 +267,8 @@ class Watchdog:
     def _observe(self, now_ns: int) -> None:
         """KILL holds: see to it that flat gets confirmed, by whoever flattens."""
         latch, flattening, senses = self.stops.latch, self.flattening, self.senses
+        if not latch.kill:
+            flattening.flat_lost = False
         if (
             not latch.kill
             or flattening.active
@@ -272,11 +276,31 @@ class Watchdog:
             or latch.awaits_link
             or not self.guard.can_send
         ):
+            self._exposed_since_ns = 0
             return
+        if flattening.flat_lost and flattening.exposed() and senses.facts.link.reconciled:
+            self._close_again(now_ns)
+            return
+        self._exposed_since_ns = 0
         quiet = not senses.held() and not senses.working()
         if quiet or (self._observe_until_ns and now_ns >= self._observe_until_ns):
             self._observe_until_ns = 0
             flattening.start("confirm that the account is flat", Source.WATCHDOG, now_ns)
+
+    def _close_again(self, now_ns: int) -> None:
+        """Flat was confirmed under KILL, and something is held again: a late fill, a bust, an order of another hand.
+
+        Only what stays for a while: positions are rebuilt piece by piece after a restart of the bridge.
+        """
+        self._exposed_since_ns = self._exposed_since_ns or now_ns
+        if now_ns - self._exposed_since_ns < EXPOSED_NS:
+            return
+        flattening, what = self.flattening, self.senses.in_words(self.flattening.exposed())
+        self._exposed_since_ns = 0
+        self._alert(Severity.P1, f"held again after flat was confirmed, under KILL: {what}; closing", now_ns)
+        flattening.start(
+            f"held again under KILL: {what}", Source.WATCHDOG, now_ns, cause_ns=now_ns, excused=flattening.state.excused
+        )
 
     def excuse(self, by: str, now_ns: int) -> bool:
         """An operator has named everything that is held: a running flatten confirms the rest. True if one runs."""

@@ -42,7 +42,9 @@ def prioritise(context: Context, *, sleeps: bool) -> None:
         context.log.info("no real-time turn (%s): running at nice %d if that is permitted", refused, runtime.hot_nice)
     if topology.service(context.service).hot and runtime.hot_nice:
         try:
-            for thread in _threads():  # a helper that waits for the processor with the interpreter's lock holds up all
+            for (
+                thread
+            ) in own_threads():  # a helper that waits for the processor with the interpreter's lock holds up all
                 os.setpriority(os.PRIO_PROCESS, thread, runtime.hot_nice)
         except PermissionError:
             context.log.info("no permission to set priority %d: running at 0", runtime.hot_nice)
@@ -65,10 +67,11 @@ def go_first() -> str:
     _, hard = resource.getrlimit(resource.RLIMIT_RTTIME)
     resource.setrlimit(resource.RLIMIT_RTTIME, (TURN_US, hard))
     signal.signal(signal.SIGXCPU, _step_back)
-    return _take(_threads())
+    return _take(own_threads())
 
 
-def _threads() -> list[int]:
+def own_threads() -> list[int]:
+    """Ids of the threads of this process."""
     return [int(name) for name in os.listdir("/proc/self/task")]
 
 
@@ -82,7 +85,7 @@ def _take(threads: list[int]) -> str:
 
 
 def _step_back(*_: object) -> None:
-    for thread in _threads():
+    for thread in own_threads():
         with contextlib.suppress(OSError):
             os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
 

@@ -25,7 +25,7 @@ from engine.runtime.compile_watch import CompileWatch
 from engine.runtime.context import Context
 from engine.runtime.notify import Notifier
 from engine.runtime.placement import SLEEPS, affinity, allowed_cores, waits
-from engine.runtime.priority import prioritise
+from engine.runtime.priority import own_threads, prioritise
 from engine.runtime.stopping import SIGNALS, StopRequest
 from shm.errors import ShmError
 
@@ -101,14 +101,20 @@ def say_crash(context: Context, error: Exception) -> None:
 
 
 def settle(context: Context, placed: str) -> None:
-    """Take the cores that the placement gives this service."""
+    """Take the cores that the placement gives this service.
+
+    Who is kept off the hot core is kept off it with every thread: a helper of the watchdog's that writes a file has its
+    priority, and would stop the host in the middle of the closes. Helpers of who owns a core may run elsewhere.
+    """
     runtime = context.config.runtime
     cores = allowed_cores()
     mine = affinity(runtime, context.service, cores, placed)
     if mine == set(cores):
         return
-    os.sched_setaffinity(0, mine)
-    if len(mine) == 1 and topology.core_plan(len(cores), placed)[context.service] >= 0 and context.heartbeat:
+    owns = topology.core_plan(len(cores), placed)[context.service] >= 0
+    for thread in (0,) if owns else own_threads():
+        os.sched_setaffinity(thread, mine)
+    if len(mine) == 1 and owns and context.heartbeat:
         context.heartbeat.set_core(*mine)
 
 

@@ -201,8 +201,38 @@ def test_a_value_that_is_not_a_number_kills_with_the_badges_name(badge: Badge) -
     evaluator = Evaluator(G)
     evaluator.states[Badge.DD] = replace(anchored(DdState(), quiet(), 1))
     result = evaluator.run(badge, facts, NOW)
-    if badge == Badge.DD:  # equity that is not known is no equity: WARMING, and the mark's age does the rest
-        assert result.state in (BadgeState.WARMING, BadgeState.TRIPPED)
-    else:
-        assert result.breach == Breach.KILL
-        assert "POS" in result.reason
+    assert result.breach == Breach.KILL
+    assert badge.name in result.reason
+
+
+def test_a_worst_case_that_is_not_a_number_kills() -> None:
+    facts = quiet()
+    facts.table[0, k.WORST_USD] = math.nan
+    assert Evaluator(G).run(Badge.POS, facts, NOW).breach == Breach.KILL
+
+
+def test_equity_without_an_account_of_it_is_waited_for() -> None:
+    facts = quiet()
+    facts.totals[k.PNL_TOTAL_USD] = math.nan
+    assert Evaluator(G).run(Badge.DD, facts, NOW).state == BadgeState.WARMING, "before the day has begun"
+
+
+def test_confidence_that_is_not_a_number_is_none() -> None:
+    facts = quiet()
+    facts = replace(facts, models=replace(facts.models, ema=[math.nan] * len(facts.names)))
+    evaluator = Evaluator(G)
+    evaluator.run(Badge.CONF, facts, NOW)
+    assert evaluator.run(Badge.CONF, facts, NOW + int(G.confidence_kill_s * S)).breach == Breach.KILL
+
+
+def test_a_book_that_locks_for_a_moment_has_not_come_back_to_fair_value() -> None:
+    facts, state = quiet(), DriftState()
+    for i in range(20):
+        locked = i % 9 == 8
+        facts.table[0, k.DRIFT_PCT] = math.nan if locked else 3.0
+        facts.table[0, k.QUOTES] += 1
+        result, state = drift(facts, G, state, NOW + i * 100_000_000)
+    assert result.breach == Breach.KILL
+    facts.table[0, k.DRIFT_PCT] = math.nan
+    facts.table[0, k.FLAGS] = int(facts.table[0, k.FLAGS]) | k.STALE
+    assert not drift(facts, G, state, NOW + 3 * S)[1].since_ns[0], "of a dead book nothing is known"

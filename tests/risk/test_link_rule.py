@@ -105,3 +105,18 @@ def test_after_an_outage_that_killed(changes: dict[str, Any], state: LinkRule, a
 
 def test_nothing_is_decided_before_the_books_have_been_compared() -> None:
     assert decide(replace(UP, reconciled=False), BACK, 180, awaits=True)[1] == LinkAction.NONE
+
+
+@pytest.mark.parametrize("changes", [{"books_fresh_ns": -1}, {"books_fresh_ns": S - 1}])
+def test_books_that_do_not_get_fresh_page_after_a_minute_instead_of_waiting_for_ever(changes: dict[str, Any]) -> None:
+    assert decide(UP, BACK, 229.9, **{"awaits": True} | changes)[1] == LinkAction.NONE
+    assert decide(UP, BACK, 230, **{"awaits": True} | changes)[1] == LinkAction.PAGE
+
+
+def test_a_reconciliation_without_end_pages_after_a_minute() -> None:
+    never = replace(UP, reconciled=False)
+    assert decide(never, BACK, 229.9, awaits=True)[1] == LinkAction.NONE
+    assert decide(never, BACK, 230, awaits=True)[1] == LinkAction.PAGE
+    assert decide(never, BACK, 230, awaits=True, held=False)[1] == LinkAction.NONE
+    state, action = decide(never, LinkRule(killed=True), 500, awaits=True)
+    assert (state.back_since_ns, action) == (500 * S, LinkAction.NONE), "a successor waits anew"

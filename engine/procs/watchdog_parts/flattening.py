@@ -74,6 +74,8 @@ class Flattening:
         self._written: fl.Flatten | None = None
         self.state = self._published = fl.Flatten()
         self.flat_since_ns = 0
+        self.flat_lost = False
+        """Flat had been confirmed, and something is held or works again."""
         self._next_look_ns = 0
         self.paused_for_takeover = False
 
@@ -113,9 +115,12 @@ class Flattening:
         return self.state.active
 
     def start(
-        self, reason: str, source: int, now_ns: int, *, cause_ns: int = 0, flatten_id: int = 0, scope: int = -1
-    ) -> int:
-        """Begin, unless one is running (of at least that scope). Returns the id of the running one."""
+        self, reason: str, source: int, now_ns: int, *, cause_ns: int = 0, flatten_id: int = 0, scope: int = -1,
+        excused: int = 0,
+    ) -> int:  # fmt: skip
+        """Begin, unless one is running (of at least that scope). Returns the id of the running one.
+
+        ``excused``: symbols that an operator has said he keeps."""
         if self.active:
             wider = self.state.scope | (scope if scope >= 0 else (1 << len(self._senses.names)) - 1)
             if wider != self.state.scope:
@@ -128,7 +133,9 @@ class Flattening:
             flatten_id or now_ns, len(self._senses.names), source=source, reason=reason[:160], cause_ns=cause_ns,
             now_ns=now_ns, scope=scope, boot_id=self._boot,
         )  # fmt: skip
-        self.flat_since_ns = 0
+        if excused:
+            self.state = fl.excuse(self.state, excused)
+        self.flat_since_ns, self.flat_lost = 0, False
         self._counters.add("flattens")
         self._event(f"started: {reason}", now_ns)
         return self.state.flatten_id
@@ -304,7 +311,11 @@ class Flattening:
     def _watch_flat(self, now_ns: int) -> None:
         """Confirmed flat lasts until something is held or works again; what an operator has excused may stay."""
         if self.flat_since_ns and (self._senses.held() & ~self.state.excused or self._senses.working()):
-            self.flat_since_ns = 0
+            self.flat_since_ns, self.flat_lost = 0, True
+
+    def exposed(self) -> int:
+        """Symbols that are held and that no operator has excused."""
+        return self._senses.held() & ~self.state.excused
 
     def excuse(self, mask: int, by: str, now_ns: int) -> None:
         """An operator keeps these symbols: the flatten confirms the rest."""

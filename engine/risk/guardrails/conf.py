@@ -38,9 +38,9 @@ def conf(facts: Facts, g: Guardrails, state: ConfState, now_ns: int) -> tuple[Ba
             blind |= 1 << i
             continue
         known += 1
-        if not models.valid[i] or models.ema[i] < g.confidence:
+        if not models.valid[i] or not models.ema[i] >= g.confidence:  # NaN is no confidence
             low |= 1 << i
-        if models.ema[i] < weakest:
+        if not models.ema[i] >= weakest:
             weakest, weakest_at = models.ema[i], i
     count = low.bit_count()
     if not known and blind:

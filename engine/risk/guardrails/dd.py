@@ -122,6 +122,8 @@ def _equity(facts: Facts, state: DdState, now_ns: int) -> DdState:
 
 def _drawdown(facts: Facts, g: Guardrails, state: DdState, now_ns: int) -> tuple[BadgeResult, DdState]:
     day, equity = state.day, state.equity_usd
+    if _accounted(facts) and math.isfinite(day.base_usd) and not math.isfinite(equity) and not _unmarked(facts):
+        raise ValueError("equity is not a number although the books are complete and every position has its mark")
     if math.isnan(day.base_usd) or math.isnan(equity):
         return BadgeResult(BadgeState.WARMING, 0.0, g.drawdown_usd, "waiting for the account's values"), state
     refs = {"start": (day.from_usd,), "peak": (day.peak_usd,), "both": (day.from_usd, day.peak_usd)}[g.drawdown_from]

@@ -21,6 +21,12 @@ class DriftState:
     state: BadgeState = BadgeState.WARMING
 
 
+def _merely_locked(flags: int) -> bool:
+    """A live book without a price between its sides: what was far from fair value has not come back by that."""
+    live = flags & k.SEEN and flags & k.OPEN and not flags & (k.EMPTY | k.STALE | k.HALTED)
+    return bool(live or flags & k.CROSSED)
+
+
 def drift(facts: Facts, g: Guardrails, state: DriftState, now_ns: int) -> tuple[BadgeResult, DriftState]:
     """KILL (or of the symbol alone, by ``drift_scope``) after ``drift_s`` beyond ``drift_pct`` with two quotes."""
     n = len(facts.names)
@@ -31,7 +37,7 @@ def drift(facts: Facts, g: Guardrails, state: DriftState, now_ns: int) -> tuple[
         opened |= int(row[k.FLAGS]) & k.OPEN or not int(row[k.FLAGS]) & k.SEEN
         value = row[k.DRIFT_PCT]
         if math.isnan(value):
-            if not int(row[k.FLAGS]) & k.CROSSED:
+            if not _merely_locked(int(row[k.FLAGS])):
                 since[i] = 0
             continue
         known += 1

@@ -15,7 +15,7 @@ class LinkAction(IntEnum):
     KILL_P2 = 2  # inside a scheduled reset window
     ESCALATE_P1 = 3  # the window is over and the link still down
     FLATTEN = 4  # back, in time
-    PAGE = 5  # back too late, or the session is closed: the operator decides
+    PAGE = 5  # back too late, the session is closed, or the books do not get well: the operator decides
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,19 @@ def link_rule(
         return state, LinkAction.NONE
     if state.down_since_ns:
         state = LinkRule(outage_ns=now_ns - state.down_since_ns, back_since_ns=now_ns)
-    if not awaits or not link.reconciled:
+    if not awaits:
         return state, LinkAction.NONE
+    if not state.back_since_ns:  # a successor does not know for how long
+        state = replace(state, back_since_ns=now_ns)
+    # Neither books nor reconciliation may be waited for for ever with positions open: then a person has to know.
+    late = held and now_ns - state.back_since_ns >= g.link_down_kill_s * 1e9
+    undecided = LinkAction.PAGE if late else LinkAction.NONE
+    if not link.reconciled:
+        return state, undecided
     if not held:
         return state, LinkAction.FLATTEN  # nothing to close, but flat has to be confirmed
     if state.outage_ns >= g.reconnect_flatten_outage_s * 1e9 or not session_open:
         return state, LinkAction.PAGE
     if books_fresh_ns >= 1_000_000_000:
         return state, LinkAction.FLATTEN
-    return state, LinkAction.NONE
+    return state, undecided

@@ -35,7 +35,7 @@ def pos(facts: Facts, g: Guardrails, state: PosState, now_ns: int) -> tuple[Badg
     if value > limit:
         text = f"{name} exposure {value:,.0f} above {limit:,.0f} USD"
         return BadgeResult(BadgeState.TRIPPED, value, limit, text, mask, Breach.KILL), PosState(0, BadgeState.TRIPPED)
-    if high > high_limit:
+    if not high <= high_limit:  # NaN: the evaluator makes a KILL of it
         since = state.unknown_since_ns or now_ns
         text = f"{high_name} {high:,.0f} above {high_limit:,.0f} USD if unknown orders fill"
         kill = now_ns - since >= g.unknown_grace_s * 1e9
