@@ -152,7 +152,7 @@ def _short_filled(order: Order, now_ns: int) -> Order:
 def _on_word(order: Order, status: str, now_ns: int, why_held: str = "") -> Order:
     state = order.state
     if state in TERMINAL:
-        if order.presumed and status in _GONE:
+        if order.presumed and (status in _GONE or status == "Inactive"):
             return replace(order, presumed=False)
         return _revived(order, now_ns) if order.presumed and status in LISTED_AS_OPEN else order
     if status in _GONE:
@@ -160,9 +160,7 @@ def _on_word(order: Order, status: str, now_ns: int, why_held: str = "") -> Orde
     if status == "Inactive":
         if "locate" in why_held:
             return order  # held while shares are located: it lives
-        # Not for good: what was inactive may be submitted after all, so a sign of life revives it.
-        done = OrderState.CANCELLED if order.filled > 0 else OrderState.REJECTED
-        return replace(_over(order, done, now_ns), presumed=True)
+        return _over(order, OrderState.CANCELLED if order.filled > 0 else OrderState.REJECTED, now_ns)
     if status == "PendingCancel":
         new = OrderState.PENDING_CANCEL
     elif status in _ACCEPTED:

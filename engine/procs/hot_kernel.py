@@ -530,14 +530,9 @@ def took(hot, got):  # type: ignore[no-untyped-def]
 def others_wait(hot):  # type: ignore[no-untyped-def]
     """1 if a ring has something that one of the agents has not read."""
     h = hot[0]
-    if (
-        all_read(h.watch, h.watch_n) == 0
-        or word_at(h.orders_ring + _TAIL) != word_at(h.bridge_orders_cursor)
-        or word_at(h.ticks_ring + _TAIL) != word_at(h.ml_ticks_cursor)
-        or word_at(h.signals_ring + _TAIL) != word_at(h.algo_signals_cursor)
-    ):
-        return 1
-    return 0
+    read = all_read(h.watch, h.watch_n) != 0 and word_at(h.orders_ring + _TAIL) == word_at(h.bridge_orders_cursor)
+    read &= word_at(h.ticks_ring + _TAIL) == word_at(h.ml_ticks_cursor)
+    return 0 if read and word_at(h.signals_ring + _TAIL) == word_at(h.algo_signals_cursor) else 1
 
 
 @kernel(_i8(_i8, _i8))
@@ -588,10 +583,7 @@ def turn(table, spin_ns):  # type: ignore[no-untyped-def]
 def shows(table):  # type: ignore[no-untyped-def]
     """1 if the socket has something to read or has ended, or if a ring has: a close must not wait for a duty."""
     hot = numba.carray(_pointer(table), (1,), HOT)
-    h = hot[0]
-    if others_wait(hot) != 0:
-        return 1
-    return 1 if _recv(np.int32(h.fd), h.time, 1, np.int32(_LOOK)) >= 0 else 0
+    return 1 if others_wait(hot) != 0 or _recv(np.int32(hot[0].fd), hot[0].time, 1, np.int32(_LOOK)) >= 0 else 0
 
 
 @kernel(_i8(_i8, _i8, _i8, _i8, _i8))

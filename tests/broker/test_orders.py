@@ -95,7 +95,7 @@ def test_filled_never_falls_and_full_is_always_filled(items: list[tuple[str, obj
         assert (o.state == S.FILLED) == (best >= QTY)
         assert o.remaining == (best if o.state in life.TERMINAL else QTY) - executed
         if before.state in life.TERMINAL and o.state != before.state:
-            assert o.state == S.FILLED or item[0] == "listed" or (before.presumed and o.state == S.UNKNOWN)
+            assert o.state == S.FILLED or item[0] == "listed"
 
 
 @settings(max_examples=200, deadline=None)
@@ -234,16 +234,6 @@ def test_register_finds_by_intent_perm_and_order_id_and_forgets_old_ones() -> No
     assert register.active_count == 0
     assert register.prune(51) == 1
     assert register.find(order_id=3) is None
-
-
-def test_inactive_is_not_the_end_where_the_broker_submits_it_after_all() -> None:
-    parked = life.on_status(order(), status("Inactive"), 5)
-    assert parked.state == S.REJECTED
-    assert life.on_status(parked, status("Inactive"), 6) is parked, "said twice"
-    alive = life.on_status(parked, status("Submitted"), 7)
-    assert (alive.state, alive.question_ns) == (S.UNKNOWN, 7), "it counts again, and the broker is asked"
-    filled = life.on_executions(life.on_open(alive, listed("Submitted"), 8, listed_ns=8), 40.0, 10.0, 9)
-    assert (filled.state, filled.remaining) == (S.PARTIAL, 60.0)
 
 
 def test_the_notice_of_a_cancel_whose_status_was_lost_is_a_question() -> None:
