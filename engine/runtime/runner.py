@@ -113,7 +113,8 @@ def settle(context: Context, placed: str) -> None:
         return
     owns = topology.core_plan(len(cores), placed)[context.service] >= 0
     for thread in (0,) if owns else own_threads():
-        os.sched_setaffinity(thread, mine)
+        with contextlib.suppress(ProcessLookupError):  # a helper that has just ended
+            os.sched_setaffinity(thread, mine)
     if len(mine) == 1 and owns and context.heartbeat:
         context.heartbeat.set_core(*mine)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 from engine import topology
 from engine.config import Runtime
 from engine.runtime.placement import affinity, waits
@@ -42,3 +45,28 @@ def test_a_core_that_is_polled_on_belongs_to_the_host_alone() -> None:
     assert affinity(Runtime(pin=False), WATCHDOG, cores, "shared") == {0, 1}
     assert affinity(Runtime(poll_socket="always", pin=False), COCKPIT, cores, "shared") == {0, 1}
     assert affinity(always, COCKPIT, [3], "shared") == {3}
+
+
+def test_every_thread_of_who_is_kept_off_the_hot_core_stays_off_it() -> None:
+    """A helper of the watchdog's on the host's core stops the host in the middle of the closes."""
+    program = """
+import os, threading
+from types import SimpleNamespace
+from engine.config import Runtime
+from engine.runtime.placement import affinity, allowed_cores
+from engine.runtime.priority import own_threads
+from engine.runtime.runner import settle
+
+gate = threading.Event()
+threading.Thread(target=gate.wait, daemon=True).start()
+cores = allowed_cores()
+for service in ("watchdog", "broker-bridge"):
+    os.sched_setaffinity(0, cores)
+    settle(SimpleNamespace(config=SimpleNamespace(runtime=Runtime()), service=service, heartbeat=None), "shared")
+    wanted = affinity(Runtime(), service, cores, "shared")
+    found = [os.sched_getaffinity(t) for t in own_threads()]
+    assert os.sched_getaffinity(0) == wanted, (service, found, wanted)
+    if service == "watchdog":
+        assert len(found) > 1 and all(f == wanted for f in found), (service, found, wanted)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
