@@ -11,7 +11,6 @@ Nothing here waits: files are written by a helper thread, alerts are sent by the
 from __future__ import annotations
 
 import queue
-from dataclasses import replace
 from pathlib import Path
 
 from engine.domain import sessions
@@ -30,6 +29,7 @@ from engine.procs.watchdog_parts.takeover import Takeover
 from engine.risk.guardrails import kernels as k
 from engine.risk.guardrails.link import LinkAction, LinkRule, link_rule
 from engine.risk.guardrails.result import BadgeResult
+from engine.risk.latch import UNKNOWN_NS
 from engine.risk.release import cooling_until_ns
 from engine.risk.stops import Stops as Effective
 from engine.risk.stops import effective
@@ -69,7 +69,7 @@ class Watchdog:
         )
         self._commands = Commands(ctx, self)
         self._publisher = Publisher(ctx)
-        self._dayfile = days.DayFile(ctx.state_dir / days.FILE, self._files)
+        self._dayfile = days.DayFile(ctx.state_dir, self._files)
         self._counters = ctx.counters
         self._ticks = ctx.ring_reader("ticks", batch=4096)
         self._index = ctx.index_symbol
@@ -96,21 +96,33 @@ class Watchdog:
         for block in senses.beats.values():
             block.refresh()
         self._roll(now_ns)
-        self.guard.day, epoch, trouble = days.load(self._ctx.state_dir / days.FILE, senses, self._session)
-        if trouble:
-            self._alert(Severity.P2, trouble, now_ns)
         self.stops.load(now_ns)
+        epoch = self._recall_day(now_ns)
         self.flattening.load(now_ns, self.stops.latch.kill_id if self.stops.latch.kill else 0)
         self.takeover.load(epoch, now_ns)
-        self._link = replace(self._link, killed=self.stops.latch.awaits_link)
         self._recall_index()
         if self.guard.day.day.lifted_wall_ns:  # an override must outlive a restart
             senses.forget_index(now_ns - self._ctx.clock.wall_ns(now_ns) + self.guard.day.day.lifted_wall_ns)
         senses.refresh_slow(now_ns, -1)
+        if self.stops.latch.awaits_link:  # an outage is as long as it is, whoever has died meanwhile
+            window = senses.facts.link.reset_window
+            self._link = LinkRule(self.stops.latch.lost_since_ns, killed=True, in_window=window)
         if isinstance(self._ctx.clock, SystemClock):
             self._pace.arm(now_ns)
             self._rehearses = True
         self._known = True
+
+    def _recall_day(self, now_ns: int) -> int:
+        """The day's start and peak from disk; the last epoch. A limit that starts anew in the day needs a person."""
+        expected = self.stops.latch.day_session
+        self.guard.day, epoch, trouble, lost = days.load(self._ctx.state_dir, self.senses, self._session, expected)
+        if lost:
+            text = f"the day's start and peak are lost, DD is measured from now on: look, then resume ({trouble})"
+            self.stops.pause(text, now_ns)
+            self._alert(Severity.P1, f"PAUSED: {text}", now_ns)
+        elif trouble:
+            self._alert(Severity.P2, f"{trouble}; nothing of this day is lost", now_ns)
+        return epoch
 
     def _recall_index(self) -> None:
         """Learn the last minutes of the index from the ring: a restart must not forget them."""
@@ -195,6 +207,9 @@ class Watchdog:
         self.stops.poll(now_ns)
         self._publish(now_ns)
         self._dayfile.update(guard.day.day, self.takeover.epoch, senses, now_ns)
+        written = self.stops.latch.day_session == self._session or self.stops.releasing
+        if not written and self._dayfile.has(self._session):
+            self.stops.amend(now_ns, day_session=self._session)
         if self._rehearses and now_ns >= self._next_rehearsal_ns:
             self._next_rehearsal_ns = now_ns + REHEARSAL_NS
             self.flattening.rehearse(now_ns)
@@ -251,7 +266,10 @@ class Watchdog:
         if action in (LinkAction.KILL_P1, LinkAction.KILL_P2):
             severity = Severity.P1 if action == LinkAction.KILL_P1 else Severity.P2
             text = f"broker lost for {(now_ns - self._link.down_since_ns) / 1e9:.0f} s"
-            self.guard.kill(1 << Badge.KILL, text, now_ns, severity=severity, awaits_link=True)
+            self.guard.kill(
+                1 << Badge.KILL, text, now_ns, severity=severity, awaits_link=True,
+                lost_since_ns=self._link.down_since_ns,
+            )  # fmt: skip
         elif action == LinkAction.ESCALATE_P1:
             self._alert(Severity.P1, "the reset window is over and the broker is still lost", now_ns)
         elif action == LinkAction.FLATTEN:
@@ -260,8 +278,9 @@ class Watchdog:
         elif action == LinkAction.PAGE:
             self.stops.amend(now_ns, awaits_link=False)
             what = senses.in_words(senses.held())
-            outage_s = self._link.outage_ns / 1e9
-            text = f"broker back after {outage_s:.0f} s: positions are NOT flattened ({what}): flatten, or reset"
+            outage_ns = self._link.outage_ns
+            length = f"{outage_ns / 1e9:.0f} s" if outage_ns < UNKNOWN_NS else "an outage of unknown length"
+            text = f"broker back after {length}: positions are NOT flattened ({what}): flatten, or reset"
             self._alert(Severity.P1, text, now_ns)
 
     def _observe(self, now_ns: int) -> None:

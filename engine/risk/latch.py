@@ -24,6 +24,8 @@ from typing import Any
 VERSION = 1
 FILE = "latch.json"
 JOURNAL = "journal.db"
+UNKNOWN_NS = 365 * 86_400 * 1_000_000_000
+"""Length of an outage that nobody can tell: longer than any limit."""
 
 
 class StopEvent(IntEnum):
@@ -54,6 +56,9 @@ class Latch:
     killed_wall_ns: int = 0
     awaits_link: bool = False
     """Latched because the broker was lost: the flatten is decided when it is back."""
+    lost_since_ns: int = 0
+    """When the outage that latched began, CLOCK_MONOTONIC; 0 it was not an outage. Of another boot: from the wall's."""
+    lost_wall_ns: int = 0
     symbol_kill: int = 0
     """Mask of symbols that a guardrail of scope ``symbol`` has killed."""
     pause: bool = False
@@ -64,6 +69,8 @@ class Latch:
     locked_session: int = 0
     """Session date (YYYYMMDD) for which DD forbids a release without a named override; 0 none."""
     incident_id: int = 0
+    day_session: int = 0
+    """Session date of which risk.json has the start and the peak; 0 none yet."""
     boot_id: str = ""
 
     def held(self) -> bool:
@@ -139,8 +146,14 @@ def load(state_dir: Path, mode: str, now_ns: int, wall_ns: int) -> Latch:
         return Latch(boot_id=boot_id())
     except (OSError, ValueError) as error:
         return latched(f"{path} can't be read ({error}): latched until reset")
+    if latch.awaits_link and not latch.lost_since_ns:  # of a version that did not write it
+        latch = replace(latch, lost_since_ns=latch.kill_id, lost_wall_ns=latch.killed_wall_ns)
     boot = boot_id()
     if latch.boot_id != boot:
+        if latch.lost_since_ns:
+            away_ns = wall_ns - latch.lost_wall_ns
+            away_ns = away_ns if away_ns >= 0 else UNKNOWN_NS  # the wall has gone back since
+            latch = replace(latch, lost_since_ns=now_ns - away_ns, lost_wall_ns=wall_ns - away_ns)
         # Monotonic times of another boot would end the cooling at once, or never: it starts anew.
         latch = replace(
             latch, released_kill_id=0, released_pause_id=0, boot_id=boot,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,14 +9,6 @@ from world import MS, S, World
 
 from engine import topology
 from engine.domain.codes import LinkState, ServiceState
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    w = World(tmp_path)
-    w.run(0.5)
-    yield w
-    w.close()
 
 
 def equity(world: World) -> float:

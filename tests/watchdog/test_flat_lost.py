@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 from world import World
 
 from engine.domain.codes import Badge, CommandKind, EventKind, Severity
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    w = World(tmp_path)
-    w.run(0.5)
-    yield w
-    w.close()
 
 
 def pages(world: World) -> list[str]:

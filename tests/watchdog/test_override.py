@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 from world import World
 
 from engine.domain.codes import Badge, BadgeState, CommandKind, EventKind, LinkState, TradingState
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    made.run(0.2)
-    yield made
-    made.close()
 
 
 def lose(world: World, usd_a_share: float) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,6 @@ from engine.domain.codes import Badge, BlockReason, CommandKind, EventKind, Flat
 from engine.procs.watchdog_parts import flattening as flattenings
 from engine.risk import latch as latches
 from engine.risk.release import EXCUSE_REMAINING
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    w = World(tmp_path)
-    w.run(0.5)
-    yield w
-    w.close()
 
 
 def results(world: World) -> dict[int, tuple[int, str]]:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,14 +22,6 @@ from engine.domain.codes import (
     TradingState,
 )  # fmt: skip
 from engine.risk import latch
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    w = World(tmp_path)
-    w.run(0.5)
-    yield w
-    w.close()
 
 
 def test_quiet_data_is_active_with_every_badge_ok(world: World) -> None:

@@ -53,10 +53,14 @@ class Guard:
 
     def kill(
         self, reasons: int, text: str, now_ns: int, *, source: int = Source.WATCHDOG, cause_ns: int = 0,
-        severity: Severity = Severity.P1, awaits_link: bool = False, flatten: bool = True, flatten_id: int = 0,
+        severity: Severity = Severity.P1, awaits_link: bool = False, lost_since_ns: int = 0,
+        flatten: bool = True, flatten_id: int = 0,
     ) -> bool:  # fmt: skip
         """Latch, then start getting flat in the same cycle. True if it was not latched before."""
-        new = self._stops.kill(reasons, text, now_ns, source=source, severity=severity, awaits_link=awaits_link)
+        new = self._stops.kill(
+            reasons, text, now_ns, source=source, severity=severity, awaits_link=awaits_link,
+            lost_since_ns=lost_since_ns,
+        )  # fmt: skip
         if self._stops.latch.awaits_link and source == Source.WATCHDOG:
             return new  # the broker is lost: what to do with positions is decided when it is back
         if flatten and (new or not self._flattening.active):

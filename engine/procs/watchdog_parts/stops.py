@@ -65,7 +65,7 @@ class Stops:
 
     def kill(
         self, reasons: int, text: str, now_ns: int, *, source: int = Source.WATCHDOG, severity: Severity = Severity.P1,
-        awaits_link: bool = False,
+        awaits_link: bool = False, lost_since_ns: int = 0,
     ) -> bool:  # fmt: skip
         """Latch KILL. True if it was not latched before; a further cause is added to the reasons."""
         self._withdraw()
@@ -77,6 +77,7 @@ class Stops:
             self.latch = replace(
                 self.latch, kill=True, kill_id=now_ns, kill_reasons=reasons, kill_source=int(source),
                 kill_text=text[:160], killed_wall_ns=wall, awaits_link=awaits_link, incident_id=now_ns,
+                lost_since_ns=lost_since_ns, lost_wall_ns=wall - (now_ns - lost_since_ns) if lost_since_ns else 0,
             )  # fmt: skip
         else:
             self.latch = replace(self.latch, kill_reasons=self.latch.kill_reasons | reasons)

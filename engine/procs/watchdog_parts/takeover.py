@@ -167,8 +167,8 @@ class Takeover:
 
     def _in_time(self, now_ns: int) -> bool:
         """The conditions under which an outage is followed by a flatten, as on a reconnect of the bridge."""
-        down_since_ns = self._senses.facts.link.down_since_ns or self._down_since_ns
-        outage_s = (now_ns - down_since_ns) / 1e9
+        since = (self._senses.facts.link.down_since_ns, self._down_since_ns, self._stops.latch.lost_since_ns)
+        outage_s = (now_ns - min((t for t in since if t), default=now_ns)) / 1e9
         return self._senses.session_open() and outage_s < self._ctx.config.guardrails.reconnect_flatten_outage_s
 
     def _publish(self, now_ns: int) -> None:
