@@ -1,9 +1,9 @@
 """The state of the link and what to do next about it: pure, with time and chance as arguments.
 
     DOWN -> CONNECTING -> SYNCING -> UP
-      ^         |            |       |  1100
+      ^         |            |       |  1100, 2110
       |         v            v       v
-      +------- lost <----- lost   BROKER_LOST -> SYNCING (1101, 1102)
+      +------- lost <----- lost   BROKER_LOST -> SYNCING (1101, 1102; after 2110 also 2104)
 
 A socket that is open proves nothing: a probe that stays unanswered while nothing else arrives ends the connection.
 Attempts back off from ``min_ns`` to ``max_ns`` with jitter; an operator's wish is served at once.
@@ -18,6 +18,9 @@ from engine.domain.codes import LinkState
 PROBE_GIVE_UP_NS = 3_000_000_000
 """A probe that the gateway ignored (it answers at most one a second) is asked again after this."""
 
+LOST, BROKEN = 1100, 2110
+"""The gateway has lost the broker: until it says that it is back; or until one of its farms is back, too."""
+BACK = (1101, 1102)
 UNANSWERED_NS = 500_000_000
 """The round trip that the guardrails call too slow."""
 
@@ -38,6 +41,8 @@ class Connectivity:
     heard_ns: int = 0
     """When the connection's last message came."""
     farms_down: set[str] = field(default_factory=set)
+    lost_code: int = 0
+    """By which code the gateway has said that it has lost the broker, maybe before the session stood; 0 it has not."""
 
     def due(self, now_ns: int) -> bool:
         """Is it time to connect?"""
@@ -45,11 +50,13 @@ class Connectivity:
 
     def connecting(self, now_ns: int) -> None:
         self.state = LinkState.CONNECTING
+        self.lost_code = 0
         self.down_since_ns = self.down_since_ns or now_ns
 
     def opened(self, now_ns: int) -> None:
-        """The API session stands; reconciliation begins. The first probe is due at once."""
-        self.state = LinkState.SYNCING
+        """The API session stands; reconciliation begins, unless the gateway has said meanwhile that it has lost the
+        broker. The first probe is due at once."""
+        self.state = LinkState.BROKER_LOST if self.lost_code else LinkState.SYNCING
         self.probe_sent_ns = self.last_probe_ns = 0
         self.farms_down.clear()
 
@@ -62,6 +69,7 @@ class Connectivity:
     def lost(self, now_ns: int, chance: float) -> int:
         """The connection is gone, or was refused. ``chance`` in 0..1 spreads attempts. Returns the delay, ns."""
         self.state = LinkState.DOWN
+        self.lost_code = 0
         self.down_since_ns = self.down_since_ns or now_ns
         self.probe_sent_ns = 0
         ceiling = min(self.max_ns, self.min_ns << min(self.attempts, 16))
@@ -75,14 +83,19 @@ class Connectivity:
         self.attempts = 0
         self.next_attempt_ns = now_ns
 
-    def broker_lost(self, now_ns: int) -> None:
-        """1100: the gateway has lost the broker."""
+    def broker_lost(self, now_ns: int, code: int = LOST) -> None:
+        """1100 or 2110: the gateway has lost the broker. Said before the session stands it is kept until it does."""
+        if self.state != LinkState.DOWN:
+            self.lost_code = LOST if LOST in (code, self.lost_code) else code
         if self.state in (LinkState.SYNCING, LinkState.UP):
             self.state = LinkState.BROKER_LOST
             self.down_since_ns = self.down_since_ns or now_ns
 
-    def broker_back(self) -> bool:
-        """1101 or 1102: reconcile anew. False if nothing was lost."""
+    def broker_back(self, code: int = BACK[0]) -> bool:
+        """1101 or 1102, or 2104 which ends a 2110 only: reconcile anew. False if nothing was lost, or it still is."""
+        if code not in BACK and self.lost_code != BROKEN:
+            return False
+        self.lost_code = 0
         if self.state != LinkState.BROKER_LOST:
             return False
         self.state = LinkState.SYNCING

@@ -118,7 +118,8 @@ class EmergencyConnection:
         """Move everything that can be moved; returns what has arrived."""
         try:
             if self._socket is None:
-                if now_ns >= self._retry_ns:
+                # The greeting is a message like every other: there must be room for it.
+                if now_ns >= self._retry_ns and self.sent_within(now_ns, WINDOW_NS) < self.messages_per_s:
                     self._open(now_ns)
                 return []
             if not self._connected and not self._established(now_ns):
@@ -199,6 +200,7 @@ class EmergencyConnection:
     def _own(self, message: Message, now_ns: int) -> None:
         if isinstance(message, Handshake):
             self._out += self._codec.start_api()
+            self._sent_at.append(now_ns)
         elif isinstance(message, NextId):
             self.next_order_id = max(self.next_order_id, message.order_id)
         elif isinstance(message, Accounts):

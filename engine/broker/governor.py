@@ -63,10 +63,14 @@ class Governor(Generic[T]):
         """Account for one message that leaves now. False: it may not."""
         if self.room(priority, now_ns) < 1:
             return False
+        self.charge(priority, now_ns)
+        return True
+
+    def charge(self, priority: Priority, now_ns: int) -> None:
+        """Account for one message that has left by itself, whatever the budget says."""
         self._sent.append((now_ns, priority))
         if priority != Priority.URGENT:
             self._others += 1
-        return True
 
     def submit(self, priority: Priority, message: T, rank: float = 0.0) -> None:
         """Queue a message until ``release`` lets it go. Lower ``rank`` leaves first within its class."""

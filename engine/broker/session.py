@@ -14,7 +14,7 @@ from engine.broker import news as n
 from engine.broker import sync
 from engine.broker.bookkeeper import Bookkeeper
 from engine.broker.cells import Cells
-from engine.broker.connectivity import Connectivity
+from engine.broker.connectivity import BACK, BROKEN, LOST, Connectivity
 from engine.broker.contracts import ContractBook
 from engine.broker.desk import Desk
 from engine.broker.facts import Gatekeeper
@@ -104,7 +104,8 @@ class Session:
     # Connecting.
 
     def connect_if_due(self, now_ns: int) -> None:
-        if not self.conn.due(now_ns):
+        # The library greets a new session with a message of its own: it needs room, like every other.
+        if not self.conn.due(now_ns) or not self._governor.spend(Priority.PROBE, now_ns):
             return
         self.conn.connecting(now_ns)
         self._publish(now_ns)
@@ -130,6 +131,7 @@ class Session:
         self._changed(now_ns)
 
     def _up(self, news: n.LinkUp, now_ns: int) -> None:
+        self._governor.charge(Priority.PROBE, now_ns)  # the greeting left at an unknown time since ``connect``
         self.conn.opened(now_ns)
         self._ids.raise_to(news.next_order_id)
         self._books.check_account(news.accounts)
@@ -175,6 +177,8 @@ class Session:
 
     def _down(self, news: n.LinkDown, now_ns: int) -> None:
         was_up = self.conn.session
+        if not was_up and not news.refused:
+            self._governor.charge(Priority.PROBE, now_ns)  # the greeting may have left
         delay_ns = self.conn.lost(now_ns, self._chance.random())
         self._governor.drop(Priority.PROBE)
         self._desk.abandon(now_ns)
@@ -337,19 +341,15 @@ class Session:
                 self._cells.order_event()
             elif code not in _QUIET:
                 self._tell_connectivity(code, f"{code} {news.text} (id {news.ref})", Severity.P2)
-        elif code == 1100:
-            self.conn.broker_lost(now_ns)
-            self._feed.doubt(now_ns)
-            self._books.reconciled = False
-            self._books.reading = None
+        elif code in (LOST, BROKEN):
+            self._broker_lost(code, now_ns)
             self._tell_connectivity(code, news.text, Severity.P2)
             self._publish(now_ns)
-        elif code in (1101, 1102):
+        elif code in BACK:
             if code == 1101:
                 self._feed.start(now_ns)
-            self._feed.suspect(now_ns)
-            if self.conn.broker_back():
-                self._reading_due = True
+            self._broker_lost(LOST, now_ns)  # what is back was gone, whether that was said or not
+            self._broker_back(code, now_ns)
             self._tell_connectivity(code, news.text, Severity.INFO)
             self._publish(now_ns)
         elif code in _FARM_DOWN or code in _FARM_UP:
@@ -361,7 +361,9 @@ class Session:
                     self._feed.doubt(now_ns)
             else:
                 self.conn.farms_down.discard(farm)
-                if known and code == 2104:
+                if code == 2104 and self.conn.lost_code == BROKEN:
+                    self._broker_back(code, now_ns)
+                elif known and code == 2104:
                     self._feed.suspect(now_ns)
             if known or code in _FARM_DOWN:
                 self._tell_connectivity(code, news.text, Severity.P2 if code in _FARM_DOWN else Severity.INFO)
@@ -370,6 +372,21 @@ class Session:
             advice = _ADVICE.get(code, "")
             severity = Severity.P1 if code == 100 else Severity.P2 if advice or code < 2000 else Severity.INFO
             self._tell_connectivity(code, f"{code} {news.text}{': ' + advice if advice else ''}", severity)
+
+    def _broker_lost(self, code: int, now_ns: int) -> None:
+        """Nothing that the gateway says of orders and positions is new from now on."""
+        self.conn.broker_lost(now_ns, code)
+        self._feed.doubt(now_ns)
+        books = self._books
+        books.reconciled = False
+        if books.reading is not None:
+            books.wanted += books.reading.commands
+        books.reading = None
+
+    def _broker_back(self, code: int, now_ns: int) -> None:
+        self._feed.suspect(now_ns)
+        if self.conn.broker_back(code):
+            self._reading_due = True
 
     def _line_error(self, news: n.ErrorNews, now_ns: int) -> None:
         name = self._instruments[news.symbol].symbol

@@ -123,6 +123,8 @@ class Gateway:
         self._half_open: list[Session] = []
         self.id_rollback = 0
         self.link_up = True
+        self.link_notice = (1100, "Connectivity between IBKR and the paper gateway has been lost.")
+        """What clients are told while ``link_up`` does not hold."""
         self.events = 0
         self._held: list[tuple[Session, int, Any]] = []
         self._by_client: dict[int, Session] = {}
@@ -285,7 +287,7 @@ class Gateway:
         for code, text in FARM_NOTICES:
             session.system(code, text)
         if not self.link_up:
-            session.system(1100, "Connectivity between IBKR and the paper gateway has been lost.")
+            session.system(*self.link_notice)
 
     def next_valid_id(self, client_id: int) -> int:
         return max(1, self.desk.ledger.next_order_id(client_id) - self.id_rollback)

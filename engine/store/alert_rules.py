@@ -57,6 +57,7 @@ RULES: tuple[Rule, ...] = (
     Rule(EventKind.FLATTEN, Severity.P2, "flatten began", code=FlattenState.STOPPING),
     Rule(EventKind.FLATTEN, Severity.ROUTINE, "confirmed flat", code=FlattenState.FLAT),
     Rule(EventKind.CONNECTIVITY, Severity.P2, "gateway lost its connection to the broker", code=1100),
+    Rule(EventKind.CONNECTIVITY, Severity.P2, "gateway lost its connection to the broker", code=2110),
     Rule(EventKind.CONNECTIVITY, Severity.P2, "gateway unreachable", code=502),
     Rule(EventKind.CONNECTIVITY, Severity.P2, "gateway connection lost", code=504),
     Rule(EventKind.CONNECTIVITY, Severity.ROUTINE, "broker connection restored", code=1101),

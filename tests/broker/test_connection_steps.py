@@ -78,6 +78,39 @@ def test_a_broker_that_is_back_is_reconciled_anew(state: LinkState) -> None:
     assert conn.state == LinkState.SYNCING
 
 
+@pytest.mark.parametrize(
+    ("said", "enough"), [((1100,), False), ((2110,), True), ((2110, 1100), False), ((1100, 2110), False)]
+)
+def test_a_farm_that_is_back_ends_only_what_2110_has_begun(said: tuple[int, ...], enough: bool) -> None:
+    conn = link(LinkState.UP)
+    for code in said:
+        conn.broker_lost(3 * S, code)
+    assert (conn.broker_back(2104), conn.lost_code == 0) == (enough, enough)
+    conn = link(LinkState.UP)
+    conn.broker_lost(3 * S, 2110)
+    assert conn.broker_back(1102)
+
+
+def test_a_broker_that_is_lost_before_the_session_stands_is_lost_when_it_does() -> None:
+    conn = link()
+    conn.broker_lost(3 * S)
+    conn.connecting(4 * S)
+    conn.opened(5 * S)
+    assert conn.state == LinkState.SYNCING, "said of the connection before"
+    for back, state in ((False, LinkState.BROKER_LOST), (True, LinkState.SYNCING)):
+        conn = link()
+        conn.connecting(4 * S)
+        conn.broker_lost(5 * S)
+        if back:
+            assert not conn.broker_back()
+        conn.opened(6 * S)
+        assert conn.state == state
+    conn.lost(7 * S, 0.0)
+    conn.connecting(8 * S)
+    conn.opened(9 * S)
+    assert conn.state == LinkState.SYNCING
+
+
 @pytest.mark.parametrize("state", SESSIONS)
 def test_a_probe_is_due_after_its_interval_and_while_none_is_out(state: LinkState) -> None:
     assert link(state).probe_due(2 * S), "also on a host that has just started"

@@ -70,6 +70,14 @@ def test_urgent_messages_beyond_the_limit_wait_and_then_leave() -> None:
     assert governor.drop(Priority.URGENT) == 5
 
 
+def test_what_has_left_by_itself_counts_even_where_there_was_no_room() -> None:
+    governor: Governor[int] = Governor(10, 4)
+    for _ in range(7):
+        governor.charge(Priority.PROBE, 0)
+    assert (governor.room(Priority.PROBE, 1), governor.room(Priority.URGENT, 1)) == (0, 3)
+    assert governor.room(Priority.PROBE, WINDOW_NS + 1) == 6
+
+
 def test_impossible_reserve_is_refused() -> None:
     with pytest.raises(ValueError, match="reserved = 10"):
         Governor(10, 10)

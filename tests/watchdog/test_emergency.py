@@ -238,3 +238,25 @@ def test_never_more_messages_in_a_second_than_allowed() -> None:
         connection.close()
         peer.close()
     assert 25 <= len(times) <= 5 * 7  # six seconds, and the one that was under way
+
+
+def test_the_greeting_of_a_new_connection_is_counted_and_waits_for_room() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connection = EmergencyConnection("127.0.0.1", server.getsockname()[1], 5, messages_per_s=5)
+        now, limit = 10**9, time.monotonic() + 10
+        connection._sent_at.extend([now] * 4)
+        while not connection._connected and time.monotonic() < limit:
+            connection.poll(now)
+        peer, _ = server.accept()
+        peer.sendall(frame("176", "20240324 21:18:59 UTC"))
+        while connection.sent_within(now, 0) < 5 and time.monotonic() < limit:
+            connection.poll(now)
+        assert connection.sent_within(now, 0) == 5
+        peer.close()
+        while connection._connected and time.monotonic() < limit:
+            connection.poll(now)
+        connection.poll(now + 1_000_000_000)
+        assert connection._socket is None, "five have left within this second"
+        connection.poll(now + 1_000_000_000 + 50_000_001)
+        assert connection._socket is not None
+        connection.close()

@@ -122,11 +122,23 @@ def tell(desk: FaultDesk, code: int, message: str) -> None:
         session.system(code, message)
 
 
-def lost(desk: FaultDesk, values: Values) -> str:
-    desk.gateway.link_up = False
+_LOST = (1100, "Connectivity between IBKR and the paper gateway has been lost.")
+_BROKEN = (2110, "Connectivity between TWS and server is broken. It will be restored automatically.")
+
+
+def _lose(desk: FaultDesk, notice: tuple[int, str]) -> str:
+    desk.gateway.link_up, desk.gateway.link_notice = False, notice
     desk.gateway.feed.hush()
-    tell(desk, 1100, "Connectivity between IBKR and the paper gateway has been lost.")
+    tell(desk, *notice)
     return "link to the broker is down: no data, orders wait"
+
+
+def lost(desk: FaultDesk, values: Values) -> str:
+    return _lose(desk, _LOST)
+
+
+def broken(desk: FaultDesk, values: Values) -> str:
+    return _lose(desk, _BROKEN)
 
 
 def _data_lost(desk: FaultDesk) -> str:
@@ -176,10 +188,15 @@ def farm_lost(desk: FaultDesk, values: Values) -> str:
 
 
 def farm_back(desk: FaultDesk, dead: bool = False) -> str:
-    """2104, with data that flows again or not."""
+    """2104, with data that flows again or not. It also ends what 2110 has begun."""
+    gateway = desk.gateway
+    back = not gateway.link_up and gateway.link_notice == _BROKEN
+    gateway.link_up |= back
     tell(desk, 2104, "Market data farm connection is OK:usfarm")
     if not dead:
-        desk.gateway.feed.speak()
+        gateway.feed.speak()
+    if back:
+        gateway.release_held()
     return "market data farm is up" + (", but no data flows" if dead else "")
 
 
@@ -198,7 +215,6 @@ _NOTICES = {
     "2106": "HMDS data farm connection is OK:ushmds",
     "2107": "HMDS data farm connection is inactive but should be available upon demand.ushmds",
     "2108": "Market data farm connection is inactive but should be available upon demand.usfarm",
-    "2110": "Connectivity between TWS and server is broken. It will be restored automatically.",
     "2157": "Sec-def data farm connection is broken:secdefil",
     "2158": "Sec-def data farm connection is OK:secdefil",
 }
@@ -272,6 +288,7 @@ LINK_FAULTS: dict[str, Fault] = {
     ),
     "1300": Fault("the socket port has changed", port_changed, {"port": number("new port", 4003, 1, 65_535)}),
     "1100": Fault("link to the broker lost: no data, order messages wait", lost),
+    "2110": Fault("the same as 1100, but announced by 2110; 2104 ends it as well as 1101 and 1102", broken),
     "1101": Fault("link restored, subscriptions lost: they have to be asked for anew", restored_data_lost),
     "1102": Fault(
         "link restored, data kept: subscriptions go on with what has changed meanwhile, without 317",
