@@ -87,17 +87,17 @@ class Bookkeeper(Reconciler):
     def open_order(self, news: n.OpenOrderNews, now_ns: int) -> None:
         if news.account and news.account != self._account:
             return
-        listed = self.reading is not None and bool(self.reading.waiting & Part.ORDERS)
-        if listed and self.reading is not None and news.status in life.LISTED_AS_OPEN:
-            self.reading.open_orders.append(news)
-        if not listed:
+        reading = self.reading_of(Part.ORDERS)
+        if reading is None:
             self.cells.order_event()
+        elif news.status in life.LISTED_AS_OPEN:
+            reading.open_orders.append(news)
         if news.client_id == self._config.gateway.client_id and news.order_id > 0:
             self._ids.raise_to(news.order_id + 1)
         order = self._of_news(news.order_id, news.client_id, news.perm_id, news.order_ref)
         if order is not None:
-            begin_ns = self.reading.begin_ns if listed and self.reading is not None else 0
-            self._put(life.on_open(order, news, now_ns, listed_ns=begin_ns))
+            listed_ns = reading.begin_ns if reading is not None else 0
+            self._put(life.on_open(order, news, now_ns, listed_ns=listed_ns))
             return
         symbol = self.symbol_of(news.con_id, news.symbol)
         intent_id = intent_of(news.order_ref)
@@ -117,7 +117,7 @@ class Bookkeeper(Reconciler):
         replayed = news.req_id > 0
         if not replayed:
             self.cells.order_event()
-        elif self.reading is not None:
+        elif self.reading is not None and news.req_id == self.reading.executions_id:
             self.reading.executions += 1
         symbol = self.symbol_of(news.con_id, news.symbol)
         if symbol < 0 or news.account != self._account:
@@ -188,8 +188,8 @@ class Bookkeeper(Reconciler):
         if news.account != self._account:
             return
         symbol = self.symbol_of(news.con_id, news.symbol)
-        reading = self.reading
-        if reading is not None and reading.waiting & Part.POSITIONS:
+        reading = self.reading_of(Part.POSITIONS)
+        if reading is not None:
             if symbol < 0:
                 reading.foreign_positions += news.qty != 0.0
             elif news.qty != 0.0:

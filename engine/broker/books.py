@@ -15,7 +15,7 @@ from engine.broker.link import BrokerLink
 from engine.broker.orders import Order
 from engine.broker.register import Register
 from engine.broker.statefile import BridgeState, OrderIds
-from engine.broker.sync import Reading
+from engine.broker.sync import Ends, Part, Reading
 from engine.domain.codes import EventKind, OrderState, Severity, Source
 from engine.domain.sessions import session_date
 from engine.risk import reconcile
@@ -67,6 +67,7 @@ class Books:
         self.account_ok = False
         self.account_text = "not connected yet"
         self.reading: Reading | None = None
+        self.ends = Ends()
         self.wanted: list[tuple[int, int]] = []
         """(command id, source) of snapshots asked for while another reading runs."""
         self.reread_ns = 0
@@ -94,6 +95,11 @@ class Books:
             return -1
         # An option or a foreign listing of the same name is another contract, once we have learnt ours.
         return found if not con_id or found not in self._by_con.values() else -1
+
+    def reading_of(self, part: Part) -> Reading | None:
+        """The reading that a row which comes now belongs to, if it is part of one."""
+        reading = self.reading
+        return reading if reading is not None and reading.waiting & part and self.ends.newest(part) else None
 
     def learn_contract(self, symbol: int, con_id: int) -> None:
         if con_id:

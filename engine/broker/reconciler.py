@@ -33,6 +33,7 @@ class Reconciler(Books):
             self._link.request_positions()
         if parts & Part.ACCOUNT:
             self._link.request_account(self._account)
+        self.ends.asked(parts)
         self.reading = reading
         self.reread_ns = 0
         return reading
@@ -162,6 +163,7 @@ class Reconciler(Books):
     def link_lost(self, now_ns: int) -> None:
         self.reconciled = False
         self.reading = None
+        self.ends.forget()
         self.wanted.clear()
         self.reread_ns = 0
         self._failed = 0

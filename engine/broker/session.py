@@ -282,8 +282,8 @@ class Session:
             self._ended(Part.EXECUTIONS, now_ns)
 
     def _ended(self, part: Part, now_ns: int) -> None:
-        reading = self._books.reading
-        if reading is None or not reading.end(part):
+        ours, reading = self._books.ends.came(part), self._books.reading
+        if not ours or reading is None or not reading.end(part):
             return
         self._void = 0
         agreed = self._books.finish(now_ns)

@@ -3,6 +3,9 @@
 The requests leave together; the gateway answers in order, so every part is at least as new as the request. A part whose
 end message is missing at the deadline makes the whole reading void: it is asked for again, and a gateway that does not
 answer twice is disconnected.
+
+Only executions name the request that they answer. The ends of the other lists do not: each is the oldest one's that is
+still out on that connection (``Ends``), so that the late end of a reading that was given up completes none.
 """
 
 from __future__ import annotations
@@ -61,3 +64,31 @@ class Reading:
 
 def begin(parts: Part, now_ns: int, timeout_ns: int) -> Reading:
     return Reading(parts, now_ns, now_ns + timeout_ns, waiting=parts)
+
+
+class Ends:
+    """Lists that were asked for on this connection and have not ended yet. An end that never comes makes the readings
+    after it late, which ends the connection; a new one starts from nothing."""
+
+    def __init__(self) -> None:
+        self._out: dict[Part, int] = {Part.ORDERS: 0, Part.POSITIONS: 0}
+
+    def asked(self, parts: Part) -> None:
+        for part in self._out:
+            self._out[part] += bool(parts & part)
+
+    def came(self, part: Part) -> bool:
+        """A list has ended; True if it is the one that was asked for last."""
+        if part not in self._out:
+            return True
+        self._out[part] -= self._out[part] > 0
+        return self._out[part] == 0
+
+    def newest(self, part: Part) -> bool:
+        """Do rows that come now belong to the list that was asked for last?"""
+        return self._out[part] == 1
+
+    def forget(self) -> None:
+        """The connection is another one."""
+        for part in self._out:
+            self._out[part] = 0
