@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine.domain.codes import Badge, BadgeState, Source
-from engine.risk.release import EXCUSE_REMAINING, OVERRIDE_DAY, ResetFacts, ResetRequest, refusals
+from engine.risk.release import EXCUSE_REMAINING, OVERRIDE_DAY, ResetFacts, ResetRequest, cooling_until_ns, refusals
 
 S = 1_000_000_000
 NOW = 1_000 * S
@@ -103,3 +103,15 @@ def test_every_reason_is_named_at_once() -> None:
         states={**COOLED.states, Badge.LAT: (BadgeState.TRIPPED, "slow")},
     )  # fmt: skip
     assert len(refused(worst, replace(ASKED, who=""))) == 5
+
+
+def test_the_cooling_has_no_end_before_it_has_begun() -> None:
+    open_ = replace(COOLED, flat_since_ns=0)
+    assert cooling_until_ns(open_, COOLING_S, NOW, excused=False) == 0
+    assert cooling_until_ns(open_, COOLING_S, NOW, excused=True) == NOW + 300 * S
+    assert cooling_until_ns(COOLED, COOLING_S, NOW, excused=False) == NOW
+
+
+def test_the_badge_of_the_latch_itself_and_unnamed_symbols_of_a_plain_reset_refuse_nothing() -> None:
+    states = {**COOLED.states, Badge.KILL: (BadgeState.TRIPPED, "latched")}
+    assert refused(replace(COOLED, states=states, open_names=("AAPL",))) == []

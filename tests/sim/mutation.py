@@ -42,7 +42,8 @@ class Mutant:
 
 
 CONNECTION_TESTS = ("broker/test_connection_steps.py", "broker/test_connectivity.py")
-RULE_TESTS = ("risk/test_guardrails.py", "sim/test_decisions.py")
+RULE_TESTS = ("risk/test_rule_conditions.py", "risk/test_badges.py", "sim/test_decisions.py", "risk/test_guardrails.py")
+OWNER_TESTS = ("risk/test_ownership.py", "sim/test_decisions.py")
 
 
 def names(module: str, kind: str = "", but: tuple[str, ...] = ()) -> list[str]:
@@ -65,14 +66,16 @@ def targets() -> list[Target]:
         Target("release", "engine.risk.release", "refusals", "append", ("risk/test_release.py",)),
         Target("blocks", "engine.risk.guardrails.blocks", "blocks", "if", ("sim/test_decisions.py",)),
         Target("blocks", "engine.risk.guardrails.blocks", "blocks", "pair", ("sim/test_decisions.py",)),
-        Target("stops", "engine.risk.stops", "effective", "if", ("sim/test_decisions.py",)),
-        Target("owner", "engine.risk.ownership", "step", "if", ("risk/test_ownership.py", "sim/test_decisions.py")),
-        Target("owner", "engine.risk.ownership", "_normal", "if", ("risk/test_ownership.py", "sim/test_decisions.py")),
+        Target("stops", "engine.risk.stops", "effective", "condition", ("sim/test_decisions.py",)),
+        Target("owner", "engine.risk.ownership", "step", "condition", OWNER_TESTS),
+        Target("owner", "engine.risk.ownership", "_normal", "condition", OWNER_TESTS),
         Target("lease", "engine.broker.deadman", "Lease.judge", "if", ("sim/test_decisions.py",)),
         Target("pace", "engine.broker.governor", "Governor.room", "if", ("sim/test_decisions.py",)),
         Target("pace", "engine.broker.governor", "Governor.spend", "if", ("sim/test_decisions.py",)),
         Target("link", "engine.risk.guardrails.link", "link_rule", "decision", ("risk/test_link_rule.py",)),
     ]
+    for name in names("engine.risk.release"):
+        found.append(Target("release", "engine.risk.release", name, "condition", ("risk/test_release.py",)))
     for name in names("engine.risk.flatten", but=("start", "excuse", "dumps")):
         found.append(Target("flatten", "engine.risk.flatten", name, "decision", ("risk/test_flatten_steps.py",)))
     for name in names("engine.broker.connectivity", "Connectivity"):
@@ -82,6 +85,8 @@ def targets() -> list[Target]:
         for name, function in vars(module).items():
             if isinstance(function, types.FunctionType) and function.__module__ == module.__name__:
                 found.append(Target(f"rule {badge.name}", module.__name__, name, "breach", RULE_TESTS))
+                if name != "lifted":  # not a decision; what it lifts stands in tests of the watchdog
+                    found.append(Target(f"rule {badge.name}", module.__name__, name, "condition", RULE_TESTS))
     return found
 
 
@@ -130,10 +135,27 @@ def _decisions(tree: ast.Module) -> list[tuple[ast.AST | Always, str]]:
     return sorted(found, key=lambda pair: (pair[0].node.lineno, pair[0].node.col_offset))  # type: ignore[union-attr]
 
 
+def _wording(node: ast.expr) -> bool:
+    """Text, or made of text."""
+    return any(isinstance(n, ast.Constant) and isinstance(n.value, str) for n in ast.walk(node))
+
+
+def _conditions(tree: ast.Module) -> list[tuple[ast.AST | Always, str]]:
+    """The decisions without those between words or bounds of a shown value: every condition, every operand, every
+    choice of a state or a number."""
+    shown = [n.args for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) in ("min", "max")]
+    shown += [[n.body, n.orelse] for n in ast.walk(tree) if isinstance(n, ast.IfExp) and _wording(n.body)]
+    shown += [[n.body, n.orelse] for n in ast.walk(tree) if isinstance(n, ast.IfExp) and _wording(n.orelse)]
+    out = {id(expression) for expressions in shown for expression in expressions}
+    return [(node, line) for node, line in _decisions(tree) if not (isinstance(node, Always) and id(node.by) in out)]
+
+
 def _checks(tree: ast.Module, kind: str) -> list[tuple[ast.AST | Always, str]]:
     """Nodes of the tree that are checks of this kind, with the line that names them."""
     if kind == "decision":
         return _decisions(tree)
+    if kind == "condition":
+        return _conditions(tree)
     found: list[tuple[ast.AST | Always, str]] = []
     for node in ast.walk(tree):
         if kind == "return" and isinstance(node, ast.Return):
@@ -280,6 +302,14 @@ EQUIVALENT: dict[str, str] = {
     "if priority == Priority.URGENT": "the general formula gives the same for URGENT; the branch saves a comparison",
     "always: rejects[symbol], of min(rejects[symbol], 10)": "bounds the size of a number; the next one its value",
     "always: self.attempts, of min(self.attempts, 16)": "bounds the size of a number; the next one its value",
+    "without: and since[i]": "what is 0 is set to 0",
+    "always: warned(value, limit, state.state, g.warn_share), of BadgeState.WARN if value > limit else "
+    "warned(value, limit, state.state, g.warn_share)": "above the limit is above the share of it: WARN as well",
+    "always: warned(worst, g.drift_pct, state.state, g.warn_share), of BadgeState.WARN if beyond else "
+    "warned(worst, g.drift_pct, state.state, g.warn_share)": "above the limit is above the share of it: WARN as well",
+    "without: or math.isnan(day.base_usd)": "equity is made of it, and not a number either",
+    "without: and count": "a count of none is below the share of any number of symbols",
+    "without: and until": "no time is before 0",
 }
 """Mutants that change nothing that anybody could see, each with the reason why."""
 

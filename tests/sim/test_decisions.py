@@ -291,3 +291,23 @@ def test_a_person_has_five_times_as_long_and_no_longer() -> None:
 def test_a_position_that_has_no_price_leaves_no_room() -> None:
     assert gate(second_qty=10.0) == Refusal.NONE
     assert gate(second_qty=10.0, second_mid=np.nan) == Refusal.GROSS_EXPOSURE
+
+
+def test_a_dead_newcomer_proves_no_exit_and_other_owners_do_not_expire_like_one_that_leaves() -> None:
+    fenced = replace(OURS, fencing=True, fence=6)
+    assert after(fenced, replace(HERE, incarnation=2, alive=False)) == (Owner.BRIDGE, Step.NONE, True)
+    gone = replace(HERE, alive=False, exit_seen=True)
+    assert after(replace(OURS, owner=Owner.WATCHDOG), gone, 25.0) == (Owner.WATCHDOG, Step.NONE, False)
+    assert after(replace(OURS, owner=Owner.NOBODY), replace(HERE, exposed=True)) == (Owner.NOBODY, Step.NONE, False)
+
+
+def test_a_bridge_that_can_not_reach_the_broker_is_fenced_only_with_exposure() -> None:
+    assert after(OURS, replace(HERE, unreachable=True, exposed=True)) == (Owner.BRIDGE, Step.FENCE, True)
+    found, what = step(replace(OURS, gone_since_ns=5), replace(HERE, unreachable=True), G, 9)
+    assert (found.owner, what, found.gone_since_ns) == (Owner.BRIDGE, Step.NONE, 0)
+
+
+def test_the_watchdogs_own_stop_holds_whatever_was_released_before() -> None:
+    released = {"released_kill_id": 7, "released_pause_id": 7, "stop_id": 5}
+    assert effective(cells(watchdog={"kill": 1} | released), [False] * 4).state == TradingState.KILLED
+    assert effective(cells(watchdog={"pause": 1} | released), [False] * 4).state == TradingState.PAUSED
