@@ -67,10 +67,19 @@ class Executions:
 
 @dataclass(frozen=True, slots=True)
 class ContractRequest:
-    """A request about one contract: details, head timestamp."""
+    """A request about one contract."""
 
     req_id: int
     contract: ContractKey
+
+
+@dataclass(frozen=True, slots=True)
+class HeadTimestamp:
+    req_id: int
+    contract: ContractKey
+    what: str
+    use_rth: bool
+    date_format: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,7 @@ class HistoricalData:
     duration: str
     what: str
     date_format: int
+    use_rth: bool
     keep_up_to_date: bool
 
 
@@ -93,13 +103,17 @@ class HistoricalTicks:
     end: str
     count: int
     what: str
+    use_rth: bool
+    ignore_size: bool
 
 
 @dataclass(frozen=True, slots=True)
 class RealTimeBars:
     req_id: int
     contract: ContractKey
+    width_s: int
     what: str
+    use_rth: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +121,8 @@ class TickByTick:
     req_id: int
     contract: ContractKey
     tick_type: str
+    count: int
+    ignore_size: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +158,7 @@ Request = (
     | AccountUpdates
     | Executions
     | ContractRequest
+    | HeadTimestamp
     | HistoricalData
     | HistoricalTicks
     | RealTimeBars

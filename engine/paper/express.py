@@ -95,7 +95,7 @@ class Lanes:
     def learn(self, message: bytes, request: OrderRequest) -> None:
         """An order of this kind went the long way: the next one may be faster."""
         kind = request.kind
-        plain = kind.order_type == "LMT" and kind.tif and kind.transmit and not kind.what_if
+        plain = kind.plain and kind.tif and kind.transmit and not kind.what_if
         instrument, texts = kind.instrument, kind.texts.get(self._session.version)
         if not plain or kind.refusal or kind.parent_id or kind.oca_group or instrument is None or texts is None:
             return

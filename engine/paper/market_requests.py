@@ -121,8 +121,18 @@ def cancel_mkt_depth(gw: Gateway, client: Session, request: m.ById) -> None:
 
 def tick_by_tick(gw: Gateway, client: Session, request: m.TickByTick) -> None:
     symbol = _symbol(gw, client, request.req_id, request.contract)
-    if symbol is not None:
-        gw.feed.prints.subscribe(client, request.req_id, symbol, request.tick_type)
+    if symbol is None:
+        return
+    if not 0 <= request.count <= MAX_HISTORICAL_TICKS:
+        invalid(client, request.req_id, f"number of ticks {request.count} is outside 0..{MAX_HISTORICAL_TICKS}")
+        return
+    past = b""
+    if request.count:
+        what = {"BidAsk": "BID_ASK", "MidPoint": "MIDPOINT"}.get(request.tick_type, "TRADES")
+        venue = gw.catalog[symbol].primary_exchange
+        kind, rows = tick_rows(gw.feed.history[symbol], what, 0.0, float("inf"), venue)
+        past = out.historical_ticks(kind, request.req_id, rows[-request.count :])
+    gw.feed.prints.subscribe(client, request.req_id, symbol, request.tick_type, request.ignore_size, past)
 
 
 def cancel_tick_by_tick(gw: Gateway, client: Session, request: m.ById) -> None:
@@ -191,7 +201,7 @@ def bar_stamp(start_s: int, width_s: int, date_format: int) -> str:
     return f"{local:%Y%m%d}" if width_s >= 86_400 else f"{local:%Y%m%d %H:%M:%S} {TIME_ZONE}"
 
 
-def head_timestamp(gw: Gateway, client: Session, request: m.ContractRequest) -> None:
+def head_timestamp(gw: Gateway, client: Session, request: m.HeadTimestamp) -> None:
     symbol = _symbol(gw, client, request.req_id, request.contract)
     if symbol is None:
         return

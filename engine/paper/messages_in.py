@@ -1,4 +1,7 @@
-"""Requests of a client, read from their fields into small values. One reader per message id in ``READERS``."""
+"""Requests of a client, read from their fields into small values. One reader per message id in ``READERS``.
+
+A reader reads every field of its layout: who calls it checks that none is left over.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from engine.paper.client_requests import (
     ContractRequest,
     Executions,
     ForAccount,
+    HeadTimestamp,
     HistoricalData,
     HistoricalTicks,
     MktData,
@@ -42,11 +46,14 @@ class In(IntEnum):
     CONTRACT_DETAILS = 9
     MKT_DEPTH = 10
     CANCEL_MKT_DEPTH = 11
+    NEWS_BULLETINS = 12
+    CANCEL_NEWS_BULLETINS = 13
     LOG_LEVEL = 14
     AUTO_OPEN_ORDERS = 15
     ALL_OPEN_ORDERS = 16
     MANAGED_ACCOUNTS = 17
     HISTORICAL_DATA = 20
+    SCANNER_PARAMETERS = 24
     CANCEL_HISTORICAL_DATA = 25
     CURRENT_TIME = 49
     REAL_TIME_BARS = 50
@@ -63,10 +70,12 @@ class In(IntEnum):
     ACCOUNT_UPDATES_MULTI = 76
     CANCEL_ACCOUNT_UPDATES_MULTI = 77
     SEC_DEF_OPT_PARAMS = 78
+    SOFT_DOLLAR_TIERS = 79
     FAMILY_CODES = 80
     MATCHING_SYMBOLS = 81
     DEPTH_EXCHANGES = 82
     SMART_COMPONENTS = 83
+    NEWS_PROVIDERS = 85
     HEAD_TIMESTAMP = 87
     CANCEL_HEAD_TIMESTAMP = 90
     MARKET_RULE = 91
@@ -84,13 +93,22 @@ class In(IntEnum):
 Reader = Callable[[FieldReader, int], Request]
 
 
+def _version(reader: FieldReader) -> None:
+    """Requests of the older kind begin with a version of their own."""
+    reader.integer("version")
+
+
 def _bare(reader: FieldReader, version: int) -> Request:
     return Bare()
 
 
+def _bare_versioned(reader: FieldReader, version: int) -> Request:
+    _version(reader)
+    return Bare()
+
+
 def _by_id(reader: FieldReader, version: int) -> Request:
-    """Requests of the older kind, with a version before the id."""
-    reader.skip("version")
+    _version(reader)
     return ById(reader.integer("reqId"))
 
 
@@ -99,88 +117,126 @@ def _by_plain_id(reader: FieldReader, version: int) -> Request:
 
 
 def _start_api(reader: FieldReader, version: int) -> Request:
-    reader.skip("version")
-    return StartApi(reader.integer("clientId"))
+    _version(reader)
+    client_id = reader.integer("clientId")
+    reader.text("optionalCapabilities")
+    return StartApi(client_id)
+
+
+def _skip_legs(reader: FieldReader) -> None:
+    for _ in range(reader.count_of("comboLegs")):
+        reader.skip("conId ratio action exchange")
 
 
 def _mkt_data(reader: FieldReader, version: int) -> Request:
-    reader.skip("version")
+    _version(reader)
     req_id = reader.integer("reqId")
     contract = read_contract(reader)
     if contract.sec_type == "BAG":
-        for _ in range(reader.count_of("comboLegs")):
-            reader.skip("conId ratio action exchange")
+        _skip_legs(reader)
     if reader.flag("deltaNeutralContract"):
         reader.skip("conId delta price")
     generic = frozenset(part.strip() for part in reader.text("genericTickList").split(",") if part.strip())
-    return MktData(req_id, contract, generic, reader.flag("snapshot"))
+    snapshot, regulatory = reader.flag("snapshot"), reader.flag("regulatorySnapshot")
+    reader.text("mktDataOptions")
+    return MktData(req_id, contract, generic, snapshot or regulatory)
 
 
 def _mkt_depth(reader: FieldReader, version: int) -> Request:
-    reader.skip("version")
+    _version(reader)
     req_id = reader.integer("reqId")
     contract = read_contract(reader)
-    rows = reader.integer("numRows")
-    return MktDepth(req_id, contract, rows, reader.flag("isSmartDepth"))
+    rows, smart = reader.integer("numRows"), reader.flag("isSmartDepth")
+    reader.text("mktDepthOptions")
+    return MktDepth(req_id, contract, rows, smart)
+
+
+def _cancel_mkt_depth(reader: FieldReader, version: int) -> Request:
+    _version(reader)
+    req_id = reader.integer("reqId")
+    reader.flag("isSmartDepth")
+    return ById(req_id)
 
 
 def _cancel_order(reader: FieldReader, version: int) -> Request:
-    reader.skip("version")
+    _version(reader)
     order_id = reader.integer("orderId")
     if version >= 169:
-        reader.skip("manualOrderCancelTime")
+        reader.text("manualOrderCancelTime")
     return CancelOrder(order_id)
 
 
 def _account_updates(reader: FieldReader, version: int) -> Request:
-    reader.skip("version")
+    _version(reader)
     return AccountUpdates(reader.flag("subscribe"), reader.text("acctCode"))
 
 
 def _executions(reader: FieldReader, version: int) -> Request:
-    reader.skip("version")
+    _version(reader)
     req_id = reader.integer("reqId")
     client_id = reader.integer("clientId")
     names = ("acctCode", "time", "symbol", "secType", "exchange", "side")
     return Executions(req_id, 0 if client_id == UNSET_INTEGER else client_id, *(reader.text(n) for n in names))
 
 
+def _completed_orders(reader: FieldReader, version: int) -> Request:
+    return Numbered(int(reader.flag("apiOnly")))
+
+
 def _contract_details(reader: FieldReader, version: int) -> Request:
-    reader.skip("version")
-    return ContractRequest(reader.integer("reqId"), read_contract(reader))
+    _version(reader)
+    req_id, contract = reader.integer("reqId"), read_contract(reader)
+    reader.skip("includeExpired secIdType secId")
+    if version >= 176:
+        reader.text("issuerId")
+    return ContractRequest(req_id, contract)
 
 
 def _head_timestamp(reader: FieldReader, version: int) -> Request:
-    return ContractRequest(reader.integer("reqId"), read_contract(reader))
+    req_id, contract = reader.integer("reqId"), read_contract(reader)
+    reader.flag("includeExpired")
+    use_rth, what = reader.flag("useRTH"), reader.text("whatToShow")
+    return HeadTimestamp(req_id, contract, what, use_rth, _date_format(reader))
+
+
+def _date_format(reader: FieldReader) -> int:
+    found = reader.integer("formatDate", 1)
+    if found not in (1, 2):
+        raise FieldError(f"field 'formatDate' is {found}, allowed are 1 and 2")
+    return found
 
 
 def _historical_data(reader: FieldReader, version: int) -> Request:
     req_id = reader.integer("reqId")
     contract = read_contract(reader)
-    reader.skip("includeExpired")
+    reader.flag("includeExpired")
     end, bar_size, duration = reader.text("endDateTime"), reader.text("barSize"), reader.text("duration")
-    reader.skip("useRTH")
-    what, date_format = reader.text("whatToShow"), reader.integer("formatDate", 1)
+    use_rth, what, date_format = reader.flag("useRTH"), reader.text("whatToShow"), _date_format(reader)
     if contract.sec_type == "BAG":
-        for _ in range(reader.count_of("comboLegs")):
-            reader.skip("conId ratio action exchange")
-    return HistoricalData(req_id, contract, end, bar_size, duration, what, date_format, reader.flag("keepUpToDate"))
+        _skip_legs(reader)
+    keep = reader.flag("keepUpToDate")
+    reader.text("chartOptions")
+    return HistoricalData(req_id, contract, end, bar_size, duration, what, date_format, use_rth, keep)
 
 
 def _historical_ticks(reader: FieldReader, version: int) -> Request:
     req_id = reader.integer("reqId")
     contract = read_contract(reader)
-    reader.skip("includeExpired")
+    reader.flag("includeExpired")
     start, end = reader.text("startDateTime"), reader.text("endDateTime")
-    return HistoricalTicks(req_id, contract, start, end, reader.integer("numberOfTicks"), reader.text("whatToShow"))
+    count, what = reader.integer("numberOfTicks"), reader.text("whatToShow")
+    use_rth, ignore_size = reader.flag("useRth"), reader.flag("ignoreSize")
+    reader.text("miscOptions")
+    return HistoricalTicks(req_id, contract, start, end, count, what, use_rth, ignore_size)
 
 
 def _real_time_bars(reader: FieldReader, version: int) -> Request:
-    reader.skip("version")
+    _version(reader)
     req_id = reader.integer("reqId")
     contract = read_contract(reader)
-    reader.skip("barSize")
-    return RealTimeBars(req_id, contract, reader.text("whatToShow"))
+    width_s, what, use_rth = reader.integer("barSize"), reader.text("whatToShow"), reader.flag("useRTH")
+    reader.text("realTimeBarsOptions")
+    return RealTimeBars(req_id, contract, width_s, what, use_rth)
 
 
 def _tick_by_tick(reader: FieldReader, version: int) -> Request:
@@ -189,29 +245,47 @@ def _tick_by_tick(reader: FieldReader, version: int) -> Request:
     tick_type = reader.text("tickType")
     if tick_type not in ("Last", "AllLast", "BidAsk", "MidPoint"):
         raise FieldError(f"field 'tickType' is {tick_type[:20]!r}, allowed are Last, AllLast, BidAsk, MidPoint")
-    return TickByTick(req_id, contract, tick_type)
+    return TickByTick(req_id, contract, tick_type, reader.integer("numberOfTicks"), reader.flag("ignoreSize"))
 
 
 def _account_summary(reader: FieldReader, version: int) -> Request:
-    reader.skip("version")
+    _version(reader)
     req_id = reader.integer("reqId")
-    reader.skip("groupName")
+    reader.text("groupName")
     return Named(req_id, reader.text("tags"))
 
 
-def _multi(reader: FieldReader, version: int) -> Request:
-    reader.skip("version")
-    return ForAccount(reader.integer("reqId"), reader.text("account"), 0)
+def _positions_multi(reader: FieldReader, version: int) -> Request:
+    _version(reader)
+    return _for_account(reader)
+
+
+def _for_account(reader: FieldReader) -> ForAccount:
+    req_id, account = reader.integer("reqId"), reader.text("account")
+    reader.text("modelCode")
+    return ForAccount(req_id, account, 0)
+
+
+def _account_updates_multi(reader: FieldReader, version: int) -> Request:
+    _version(reader)
+    request = _for_account(reader)
+    reader.flag("ledgerAndNLV")
+    return request
 
 
 def _pnl(reader: FieldReader, version: int) -> Request:
-    return ForAccount(reader.integer("reqId"), reader.text("account"), 0)
+    return _for_account(reader)
 
 
 def _pnl_single(reader: FieldReader, version: int) -> Request:
-    req_id, account = reader.integer("reqId"), reader.text("account")
-    reader.skip("modelCode")
-    return ForAccount(req_id, account, reader.integer("conId"))
+    request = _for_account(reader)
+    return ForAccount(request.req_id, request.account, reader.integer("conId"))
+
+
+def _sec_def_opt_params(reader: FieldReader, version: int) -> Request:
+    req_id = reader.integer("reqId")
+    reader.skip("underlyingSymbol futFopExchange underlyingSecType underlyingConId")
+    return ById(req_id)
 
 
 def _named(reader: FieldReader, version: int) -> Request:
@@ -223,7 +297,7 @@ def _market_rule(reader: FieldReader, version: int) -> Request:
 
 
 def _versioned_number(reader: FieldReader, version: int) -> Request:
-    reader.skip("version")
+    _version(reader)
     return Numbered(reader.integer("value"))
 
 
@@ -232,38 +306,43 @@ READERS: dict[int, Reader] = {
     In.CANCEL_MKT_DATA: _by_id,
     In.PLACE_ORDER: read_place_order,
     In.CANCEL_ORDER: _cancel_order,
-    In.OPEN_ORDERS: _bare,
+    In.OPEN_ORDERS: _bare_versioned,
     In.ACCOUNT_UPDATES: _account_updates,
     In.EXECUTIONS: _executions,
-    In.IDS: _bare,
+    In.IDS: _versioned_number,
     In.CONTRACT_DETAILS: _contract_details,
     In.MKT_DEPTH: _mkt_depth,
-    In.CANCEL_MKT_DEPTH: _by_id,
-    In.LOG_LEVEL: _bare,
+    In.CANCEL_MKT_DEPTH: _cancel_mkt_depth,
+    In.NEWS_BULLETINS: _versioned_number,
+    In.CANCEL_NEWS_BULLETINS: _bare_versioned,
+    In.LOG_LEVEL: _versioned_number,
     In.AUTO_OPEN_ORDERS: _versioned_number,
-    In.ALL_OPEN_ORDERS: _bare,
-    In.MANAGED_ACCOUNTS: _bare,
+    In.ALL_OPEN_ORDERS: _bare_versioned,
+    In.MANAGED_ACCOUNTS: _bare_versioned,
     In.HISTORICAL_DATA: _historical_data,
     In.CANCEL_HISTORICAL_DATA: _by_id,
-    In.CURRENT_TIME: _bare,
+    In.SCANNER_PARAMETERS: _bare_versioned,
+    In.CURRENT_TIME: _bare_versioned,
     In.REAL_TIME_BARS: _real_time_bars,
     In.CANCEL_REAL_TIME_BARS: _by_id,
-    In.GLOBAL_CANCEL: _bare,
+    In.GLOBAL_CANCEL: _bare_versioned,
     In.MARKET_DATA_TYPE: _versioned_number,
-    In.POSITIONS: _bare,
+    In.POSITIONS: _bare_versioned,
     In.ACCOUNT_SUMMARY: _account_summary,
     In.CANCEL_ACCOUNT_SUMMARY: _by_id,
-    In.CANCEL_POSITIONS: _bare,
+    In.CANCEL_POSITIONS: _bare_versioned,
     In.START_API: _start_api,
-    In.POSITIONS_MULTI: _multi,
+    In.POSITIONS_MULTI: _positions_multi,
     In.CANCEL_POSITIONS_MULTI: _by_id,
-    In.ACCOUNT_UPDATES_MULTI: _multi,
+    In.ACCOUNT_UPDATES_MULTI: _account_updates_multi,
     In.CANCEL_ACCOUNT_UPDATES_MULTI: _by_id,
-    In.SEC_DEF_OPT_PARAMS: _by_plain_id,
+    In.SEC_DEF_OPT_PARAMS: _sec_def_opt_params,
+    In.SOFT_DOLLAR_TIERS: _by_plain_id,
     In.FAMILY_CODES: _bare,
     In.MATCHING_SYMBOLS: _named,
     In.DEPTH_EXCHANGES: _bare,
     In.SMART_COMPONENTS: _named,
+    In.NEWS_PROVIDERS: _bare,
     In.HEAD_TIMESTAMP: _head_timestamp,
     In.CANCEL_HEAD_TIMESTAMP: _by_plain_id,
     In.MARKET_RULE: _market_rule,
@@ -274,6 +353,6 @@ READERS: dict[int, Reader] = {
     In.HISTORICAL_TICKS: _historical_ticks,
     In.TICK_BY_TICK: _tick_by_tick,
     In.CANCEL_TICK_BY_TICK: _by_plain_id,
-    In.COMPLETED_ORDERS: _bare,
+    In.COMPLETED_ORDERS: _completed_orders,
     In.USER_INFO: _by_plain_id,
 }

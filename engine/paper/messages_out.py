@@ -13,9 +13,7 @@ from engine.domain.instruments import Instrument
 from engine.paper.catalog import NEW_YORK, TIME_ZONE, contract_fields, details_fields, local_symbol, trading_class
 from engine.paper.fields import UNSET_DOUBLE_TEXT, number, payload, price
 from engine.paper.orders import Execution
-
-SYSTEM = -1
-"""Request id of messages that concern no request."""
+from engine.paper.request_ids import SYSTEM as SYSTEM
 
 
 def server_greeting(version: int, wall_s: float) -> bytes:
@@ -268,6 +266,20 @@ def family_codes(account: str) -> bytes:
 
 def sec_def_opt_params_end(req_id: int) -> bytes:
     return payload(76, req_id)
+
+
+def news_providers() -> bytes:
+    """None: news are not simulated."""
+    return payload(85, 0)
+
+
+def scanner_parameters() -> bytes:
+    """The document of a broker without scanners."""
+    return payload(19, 1, '<?xml version="1.0" encoding="UTF-8"?><ScanParameterResponse></ScanParameterResponse>')
+
+
+def soft_dollar_tiers(req_id: int) -> bytes:
+    return payload(77, req_id, 0)
 
 
 def user_info(req_id: int) -> bytes:

@@ -60,6 +60,8 @@ def check_form(request: OrderRequest, instrument: Instrument, bound: bool = Fals
         return _invalid(f"order id {request.order_id} is outside 1..{MAX_ORDER_ID}")
     if request.action not in ("BUY", "SELL"):
         return _invalid(f"action {request.action[:10]!r}, allowed are BUY and SELL")
+    if kind.unsupported:
+        return kind.refusal  # before the size, which is none if its client has set a cash quantity
     if not 0 < quantity <= MAX_QUANTITY:
         return _invalid(f"order size {quantity} is outside 1..{MAX_QUANTITY:.0f} shares")
     if quantity != int(quantity):

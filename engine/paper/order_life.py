@@ -44,6 +44,7 @@ from engine.paper.state import Journal
 from engine.paper.watch import STOPS, next_close, reached, regular, trailed, triggers
 
 DONE_IOC = 2
+IOC_REMAINDER = "Immediate-or-cancel remainder"
 CANCEL_ALL_REMAINING = 1
 
 
@@ -123,6 +124,9 @@ class OrderLife:
             self._begin(order)
         self._look(order, traded=True)
         self.work(now_ns)
+        if order.tif == "IOC" and not waits and order.working and order.place == DESK:
+            self._end(order, IOC_REMAINDER)  # a member of a group is not in the market, which would end it
+            self.work(now_ns)
 
     def _may_trade(self, order: PaperOrder) -> bool:
         return self._open_now or (order.outside_rth and order.order_type != "MKT")
@@ -378,7 +382,7 @@ class OrderLife:
         order = self.ledger.orders[perm_id]
         if perm_id in self._forced or perm_id in self._taking or not order.working:
             return
-        self._end(order, "Immediate-or-cancel remainder" if reason == DONE_IOC else self._cancel_reason)
+        self._end(order, IOC_REMAINDER if reason == DONE_IOC else self._cancel_reason)
 
     # Faults.
 
@@ -388,6 +392,14 @@ class OrderLife:
             order.place == DESK and order.order_type != "MOC" and (order.triggered or order.order_type not in STOPS)
         )
 
+    def withdraw(self, order: PaperOrder, now_ns: int) -> bool:
+        """Take an order out of the market without ending it; False if it has ended there."""
+        self._forced.add(order.perm_id)
+        self.market.cancel(order.perm_id, now_ns)
+        self._pump()
+        self._forced.discard(order.perm_id)
+        return order.working
+
     def force_fill(self, order: PaperOrder, quantity: float, now_ns: int) -> None:
         """Fill an order at its own limit (others at the mark), as if the market had come to it."""
         if not self.could_trade(order):
@@ -395,10 +407,7 @@ class OrderLife:
         in_market = order.place == MARKET
         price = order.limit if math.isfinite(order.limit) else round(self._marks()[order.symbol], 2)
         if in_market:
-            self._forced.add(order.perm_id)
-            self.market.cancel(order.perm_id, now_ns)
-            self._pump()
-            self._forced.discard(order.perm_id)
+            self.withdraw(order, now_ns)
         if not order.working:
             return
         self.filled(order.perm_id, price, min(quantity, order.remaining), True)

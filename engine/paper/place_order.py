@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from engine.domain.instruments import Instrument
-from engine.paper.fields import FieldError, FieldReader
+from engine.paper.fields import UNSET_DOUBLE, FieldError, FieldReader
 
 if TYPE_CHECKING:
     from engine.paper.express import Lane
@@ -38,6 +39,14 @@ class ContractKey:
     currency: str
     local_symbol: str
 
+
+_USED: Mapping[str, tuple[str, ...]] = {
+    "LMT": ("lmtPrice",),
+    "STP": ("auxPrice",),
+    "STP LMT": ("lmtPrice", "auxPrice"),
+    "TRAIL": ("auxPrice", "trailStopPrice", "trailingPercent"),
+}
+"""Prices that each order type acts upon."""
 
 AckTexts = tuple[str, str, str, str, str]
 """What acknowledgements of a kind have between the fields in which they differ. See ``order_out``."""
@@ -76,6 +85,23 @@ class OrderKind:
         """True if orders of this kind carry a limit price."""
         return self.order_type in ("LMT", "STP LMT")
 
+    @property
+    def plain(self) -> bool:
+        """True for limit orders without anything that belongs to other types."""
+        unset = self.trail_stop != self.trail_stop and self.trail_percent != self.trail_percent
+        return unset and self.order_type == "LMT"
+
+    def idle(self, request: OrderRequest) -> list[str]:
+        """Prices that a request sets although its order type has no use for them."""
+        used = _USED.get(self.order_type, ())
+        given = (
+            ("lmtPrice", request.limit),
+            ("auxPrice", request.aux),
+            ("trailStopPrice", self.trail_stop),
+            ("trailingPercent", self.trail_percent),
+        )
+        return [name for name, value in given if value == value and value != 0.0 and name not in used]
+
 
 @dataclass(slots=True)  # a frozen one takes three times as long to make
 class OrderRequest:
@@ -108,6 +134,48 @@ def read_contract(reader: FieldReader) -> ContractKey:
     return ContractKey(con_id, symbol, sec_type, exchange, primary, currency, local_symbol)
 
 
+_UNSET = frozenset(("", "0", "0.0", "0.00", "false", "False", "2147483647", "1.7976931348623157E308"))
+"""How libraries write a field that nobody has set; Python's own text of the largest double is the last one."""
+_LARGEST = repr(UNSET_DOUBLE)
+_HARMLESS: Mapping[str, frozenset[str]] = {
+    "exemptCode": frozenset(("-1",)),
+    "clearingIntent": frozenset(("IB",)),
+    "triggerMethod": frozenset(("2",)),  # the last price, which is what triggers here
+    "deltaNeutralOrderType": frozenset(("None",)),
+    "adjustedOrderType": frozenset(("None",)),
+    "dontUseAutoPriceForHedge": frozenset(("1",)),  # of hedge orders, which are refused
+    "overridePercentageConstraints": frozenset(("1",)),  # there are none
+    "eTradeOnly": frozenset(("1",)),  # the official client of 2020 sets both in every order
+    "firmQuoteOnly": frozenset(("1",)),
+}
+"""What else means the same as not being set; openOrder says some of it, and a program may send that back."""
+
+
+class _Unused:
+    """Reads fields that the gateway doesn't act upon, and notes the first one that its client has set.
+
+    Nothing that a user sets may be ignored in silence: the order is refused, and the refusal names the field.
+    """
+
+    __slots__ = ("_reader", "first")
+
+    def __init__(self, reader: FieldReader) -> None:
+        self._reader = reader
+        self.first = ""
+
+    def note(self, what: str, present: bool = True) -> None:
+        if present and not self.first:
+            self.first = what
+
+    def read(self, names: str) -> None:
+        """One field for each word in ``names``."""
+        for name in names.split():
+            value = self._reader.text(name)
+            if value in _UNSET or value == _LARGEST or value in _HARMLESS.get(name, ()):
+                continue
+            self.note(f"{name} {value[:40]}")
+
+
 def _read_conditions(reader: FieldReader) -> int:
     """Skip the condition block; returns how many conditions there were."""
     lengths = {1: 6, 3: 3, 4: 3, 5: 4, 6: 5, 7: 5}  # price, time, margin, execution, volume, percent change
@@ -134,9 +202,10 @@ def _skip_legs(reader: FieldReader) -> None:
 
 def read_place_order(reader: FieldReader, version: int) -> OrderRequest:
     """Everything after the message id. ``version`` is the connection's server version (157..176)."""
+    unused = _Unused(reader)
     order_id = reader.integer("orderId")
     contract = read_contract(reader)
-    reader.skip("secIdType secId")
+    unused.read("secIdType secId")
     action = reader.text("action")
     quantity = reader.number("totalQuantity")
     order_type = reader.text("orderType")
@@ -146,59 +215,34 @@ def read_place_order(reader: FieldReader, version: int) -> OrderRequest:
     oca_group = reader.text("ocaGroup")
     account = reader.text("account")
     open_close = reader.text("openClose")
-    reader.skip("origin")
+    unused.read("origin")
     order_ref = reader.text("orderRef")
     transmit = reader.flag("transmit")
     parent_id = reader.integer("parentId")
-    reader.skip("blockOrder sweepToFill displaySize triggerMethod")
+    unused.read("blockOrder sweepToFill displaySize triggerMethod")
     outside_rth = reader.flag("outsideRth")
-    reader.skip("hidden")
+    unused.read("hidden")
     if contract.sec_type == "BAG":
+        unused.note("combination orders")
         _skip_legs(reader)
-    reader.skip("sharesAllocation discretionaryAmt")
-    good_after = reader.text("goodAfterTime")
-    reader.skip("goodTillDate faGroup faMethod faPercentage faProfile modelCode shortSaleSlot designatedLocation")
-    reader.skip("exemptCode")
+    unused.read("sharesAllocation discretionaryAmt goodAfterTime goodTillDate")
+    unused.read("faGroup faMethod faPercentage faProfile modelCode shortSaleSlot designatedLocation exemptCode")
     oca_type = reader.integer("ocaType")
-    reader.skip("rule80A settlingFirm")
-    all_or_none = reader.flag("allOrNone")
-    reader.skip("minQty percentOffset eTradeOnly firmQuoteOnly nbboPriceCap auctionStrategy startingPrice")
-    reader.skip("stockRefPrice delta stockRangeLower stockRangeUpper overridePercentageConstraints volatility")
-    reader.skip("volatilityType")
-    delta_neutral_type = reader.text("deltaNeutralOrderType")
-    reader.skip("deltaNeutralAuxPrice")
-    if delta_neutral_type:
-        reader.skip(
-            "dnConId dnSettlingFirm dnClearingAccount dnClearingIntent dnOpenClose dnShortSale dnSlot dnLocation"
-        )
-    reader.skip("continuousUpdate referencePriceType")
+    unused.read("rule80A settlingFirm allOrNone minQty percentOffset eTradeOnly firmQuoteOnly nbboPriceCap")
+    unused.read("auctionStrategy startingPrice stockRefPrice delta stockRangeLower stockRangeUpper")
+    unused.read("overridePercentageConstraints")
+    _read_volatility(reader, unused)
     trail_stop, trail_percent = reader.number("trailStopPrice"), reader.number("trailingPercent")
-    reader.skip("scaleInit scaleSubs")
-    scale = reader.number("scalePriceIncrement")
-    scaled = scale > 0 and math.isfinite(scale)
-    if scaled:
-        reader.skip("adjustValue adjustInterval profitOffset autoReset initPosition initFillQty randomPercent")
-    reader.skip("scaleTable activeStartTime activeStopTime")
-    hedge = reader.text("hedgeType")
-    if hedge:
-        reader.skip("hedgeParam")
-    reader.skip("optOutSmartRouting clearingAccount clearingIntent notHeld")
-    if reader.flag("deltaNeutralContract"):
-        reader.skip("conId delta price")
-    algo = reader.text("algoStrategy")
-    if algo:
-        for _ in range(reader.count_of("algoParams")):
-            reader.skip("tag value")
-    reader.skip("algoId")
+    _read_strategies(reader, unused)
     what_if = reader.flag("whatIf")
-    reader.skip("orderMiscOptions solicited randomizeSize randomizePrice")
+    unused.read("orderMiscOptions solicited randomizeSize randomizePrice")
     if order_type == "PEG BENCH":
         reader.skip("refConId pegDecrease pegAmount refAmount refExchange")
-    conditions = _read_conditions(reader)
-    reader.skip("adjustedOrderType triggerPrice lmtPriceOffset adjustedStop adjustedStopLimit adjustedTrailing")
-    reader.skip("adjustableTrailingUnit extOperator softDollarName softDollarValue cashQty")
-    reader.skip("mifidDecisionMaker mifidDecisionAlgo mifidTrader mifidAlgo")
-    reader.skip("dontUseAutoPriceForHedge isOmsContainer discretionaryUpToLimitPrice usePriceMgmtAlgo")
+    unused.note("order conditions", _read_conditions(reader) > 0)
+    unused.read("adjustedOrderType triggerPrice lmtPriceOffset adjustedStopPrice adjustedStopLimitPrice")
+    unused.read("adjustedTrailingAmount adjustableTrailingUnit extOperator softDollarTierName softDollarTierValue")
+    unused.read("cashQty mifid2DecisionMaker mifid2DecisionAlgo mifid2ExecutionTrader mifid2ExecutionAlgo")
+    unused.read("dontUseAutoPriceForHedge isOmsContainer discretionaryUpToLimitPrice usePriceMgmtAlgo")
     for since, name in (
         (158, "duration"),
         (160, "postToAts"),
@@ -207,19 +251,10 @@ def read_place_order(reader: FieldReader, version: int) -> OrderRequest:
         (169, "manualOrderTime"),
     ):
         if version >= since:
-            reader.skip(name)
+            unused.read(name)
     if version >= 170:
         _skip_pegged(reader, contract.exchange, order_type)
     reader.end()
-    used = (
-        ("combination orders", contract.sec_type == "BAG"),
-        ("goodAfterTime", bool(good_after)),
-        ("allOrNone", all_or_none),
-        (f"algorithm {algo}", bool(algo)),
-        ("order conditions", conditions > 0),
-        ("scale orders", scaled),
-        ("hedge orders", bool(hedge)),
-    )
     kind = OrderKind(
         contract,
         order_type.upper(),
@@ -229,7 +264,7 @@ def read_place_order(reader: FieldReader, version: int) -> OrderRequest:
         transmit,
         outside_rth,
         what_if,
-        next((name for name, present in used if present), ""),
+        unused.first,
         oca_group,
         oca_type or 3,
         parent_id,
@@ -237,6 +272,41 @@ def read_place_order(reader: FieldReader, version: int) -> OrderRequest:
         trail_percent,
     )
     return OrderRequest(order_id, kind, action.upper(), quantity, limit, aux, order_ref)
+
+
+def _read_volatility(reader: FieldReader, unused: _Unused) -> None:
+    unused.read("volatility volatilityType")
+    delta_neutral_type = reader.text("deltaNeutralOrderType")
+    unused.note(f"deltaNeutralOrderType {delta_neutral_type[:40]}", delta_neutral_type not in ("", "None"))
+    unused.read("deltaNeutralAuxPrice")
+    if delta_neutral_type:
+        reader.skip(
+            "dnConId dnSettlingFirm dnClearingAccount dnClearingIntent dnOpenClose dnShortSale dnSlot dnLocation"
+        )
+    unused.read("continuousUpdate referencePriceType")
+
+
+def _read_strategies(reader: FieldReader, unused: _Unused) -> None:
+    """Scale, hedge, clearing and algorithm: blocks of which the first field says whether there are more."""
+    unused.read("scaleInitLevelSize scaleSubsLevelSize")
+    scale = reader.number("scalePriceIncrement")
+    if scale > 0 and math.isfinite(scale):
+        unused.note("scale orders")
+        reader.skip("adjustValue adjustInterval profitOffset autoReset initPosition initFillQty randomPercent")
+    unused.read("scaleTable activeStartTime activeStopTime")
+    if reader.text("hedgeType"):
+        unused.note("hedge orders")
+        reader.skip("hedgeParam")
+    unused.read("optOutSmartRouting clearingAccount clearingIntent notHeld")
+    if reader.flag("deltaNeutralContract"):
+        unused.note("deltaNeutralContract")
+        reader.skip("conId delta price")
+    algo = reader.text("algoStrategy")
+    if algo:
+        unused.note(f"algorithm {algo[:40]}")
+        for _ in range(reader.count_of("algoParams")):
+            reader.skip("tag value")
+    unused.read("algoId")
 
 
 def _skip_pegged(reader: FieldReader, exchange: str, order_type: str) -> None:

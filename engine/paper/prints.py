@@ -16,13 +16,18 @@ _TRADES = ("Last", "AllLast")
 
 @dataclass(slots=True, eq=False)
 class PrintLine:
-    """``kind`` is Last, AllLast, BidAsk or MidPoint; ``mid`` the mid sent last."""
+    """``kind`` is Last, AllLast, BidAsk or MidPoint; ``mid`` the mid sent last, ``quote`` the bid and ask sent last.
+
+    ``ignore_size``: a quote of which only a size has changed is not sent.
+    """
 
     client: Subscriber
     req_id: int
     symbol: int
     kind: str
+    ignore_size: bool = False
     mid: float = math.nan
+    quote: tuple[float, float] = (math.nan, math.nan)
 
 
 class Prints:
@@ -37,15 +42,22 @@ class Prints:
         self._wall_s = wall_s
         self.lines: Lines[PrintLine] = Lines(books)
 
-    def subscribe(self, client: Subscriber, req_id: int, symbol: int, kind: str) -> None:
-        """Errors 102 and 10190, else the current quote (for kinds that have one) and all prints from now on."""
+    def subscribe(
+        self, client: Subscriber, req_id: int, symbol: int, kind: str, ignore_size: bool = False, past: bytes = b""
+    ) -> None:
+        """Errors 102 and 10190, else the current quote (for kinds that have one) and all prints from now on.
+
+        ``past``: a message with earlier ticks, which goes first.
+        """
         if self.lines.find(client, req_id) is not None:
             client.error(req_id, 102, "Duplicate ticker ID.")
         elif len(self.lines) >= self._max_lines:
             client.error(req_id, 10190, "Max number of tick-by-tick requests has been reached.")
         else:
-            line = PrintLine(client, req_id, symbol, kind)
+            line = PrintLine(client, req_id, symbol, kind, ignore_size)
             self.lines.add(line)
+            if past:
+                client.send(past)
             book = self._books[symbol]
             if kind not in _TRADES and book.two_sided:
                 self._send_quote(line, book, int(self._wall_s()))
@@ -77,6 +89,9 @@ class Prints:
     @staticmethod
     def _send_quote(line: PrintLine, book: SymbolBook, wall_s: int) -> None:
         if line.kind == "BidAsk":
+            if line.ignore_size and line.quote == (book.bid, book.ask):
+                return
+            line.quote = (book.bid, book.ask)
             sizes = (book.bid_size, book.ask_size)
             line.client.send(out.tick_by_tick_bid_ask(line.req_id, wall_s, book.bid, book.ask, *sizes))
             return

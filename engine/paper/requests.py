@@ -24,7 +24,7 @@ def start_api(gw: Gateway, client: Session, request: m.StartApi) -> None:
     gw.log_in(client, request.client_id)
 
 
-def ids(gw: Gateway, client: Session, request: m.Bare) -> None:
+def ids(gw: Gateway, client: Session, request: m.Numbered) -> None:
     client.send(out.next_valid_id(gw.next_valid_id(client.client_id)))
 
 
@@ -42,7 +42,19 @@ def current_time(gw: Gateway, client: Session, request: m.Bare) -> None:
 
 
 def ignore(gw: Gateway, client: Session, request: m.Request) -> None:
-    """Accepted and without effect: log level, market data type."""
+    """Accepted and without effect: log level, market data type, news bulletins (there are none)."""
+
+
+def news_providers(gw: Gateway, client: Session, request: m.Bare) -> None:
+    client.send(out.news_providers())
+
+
+def scanner_parameters(gw: Gateway, client: Session, request: m.Bare) -> None:
+    client.send(out.scanner_parameters())
+
+
+def soft_dollar_tiers(gw: Gateway, client: Session, request: m.ById) -> None:
+    client.send(out.soft_dollar_tiers(request.req_id))
 
 
 def user_info(gw: Gateway, client: Session, request: m.ById) -> None:
@@ -176,6 +188,11 @@ HANDLERS: dict[int, Callable[[Gateway, Session, Any], None]] = {
     In.LOG_LEVEL: ignore,
     In.AUTO_OPEN_ORDERS: auto_open_orders,
     In.MARKET_DATA_TYPE: ignore,
+    In.NEWS_BULLETINS: ignore,
+    In.CANCEL_NEWS_BULLETINS: ignore,
+    In.NEWS_PROVIDERS: news_providers,
+    In.SCANNER_PARAMETERS: scanner_parameters,
+    In.SOFT_DOLLAR_TIERS: soft_dollar_tiers,
     In.CANCEL_HEAD_TIMESTAMP: ignore,
     In.USER_INFO: user_info,
     In.FAMILY_CODES: family_codes,

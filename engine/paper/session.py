@@ -18,6 +18,7 @@ from engine.paper.framing import FrameDecoder, FrameError, whole_frame
 from engine.paper.messages_in import READERS, In
 from engine.paper.order_templates import OrderTemplates
 from engine.paper.place_order import OrderRequest
+from engine.paper.request_ids import UNSUPPORTED, concerned
 
 if TYPE_CHECKING:
     from engine.paper.server import Gateway
@@ -207,17 +208,28 @@ class Session(asyncio.Protocol):
     def _handle(self, message_id: int, reader: FieldReader) -> None:
         read = READERS.get(message_id)
         if read is None:
-            self.error(out.SYSTEM, 321, f"Error validating request.-'?' : cause - unknown message id {message_id}")
+            self._refuse(reader, message_id)
             return
         try:
             request = read(reader, self.version)
+            reader.end()
         except FieldError as error:
-            self.error(_concerned(reader, message_id), 320, f"Error reading request {message_id}. {error}")
+            self.error(concerned(reader.raw, message_id), 320, f"Error reading request {message_id}. {error}")
             return
         if self.client_id < 0 and not isinstance(request, StartApi):
             self.drop(f"message {message_id} before startApi")
             return
         self._carry_out(message_id, request)
+
+    def _refuse(self, reader: FieldReader, message_id: int) -> None:
+        """A request that is not answered here, told to the call that waits for it."""
+        known = UNSUPPORTED.get(message_id)
+        if known is None:
+            self.error(out.SYSTEM, 321, f"Error validating request.-'?' : cause - unknown message id {message_id}")
+            return
+        # Not 321: ib_async takes that for a warning, and its call would go on waiting.
+        cause = f"Error processing request.-'{known[0]}' : cause - not simulated by the paper gateway"
+        self.error(concerned(reader.raw, message_id), 322, cause)
 
     def _place(self, order: OrderRequest) -> None:
         gateway = self.gateway
@@ -324,30 +336,3 @@ class Session(asyncio.Protocol):
     def system(self, code: int, message: str) -> None:
         """A message about connectivity."""
         self.error(out.SYSTEM, code, message)
-
-
-def _concerned(reader: FieldReader, message_id: int) -> int:
-    """Request or order id of a request that couldn't be read in full, -1 if even that is unreadable."""
-    fields = reader.raw
-    position = 1 if message_id in (In.PLACE_ORDER, *_WITHOUT_VERSION) else 2
-    if len(fields) > position:
-        text = fields[position]
-        if text.isascii() and text.isdigit() and len(text) < 12:
-            return int(text)
-    return out.SYSTEM
-
-
-_WITHOUT_VERSION = (
-    In.HISTORICAL_DATA,
-    In.MATCHING_SYMBOLS,
-    In.SMART_COMPONENTS,
-    In.HEAD_TIMESTAMP,
-    In.PNL,
-    In.CANCEL_PNL,
-    In.PNL_SINGLE,
-    In.CANCEL_PNL_SINGLE,
-    In.HISTORICAL_TICKS,
-    In.TICK_BY_TICK,
-    In.CANCEL_TICK_BY_TICK,
-    In.USER_INFO,
-)

@@ -74,7 +74,7 @@ class Desk(OrderLife):
         order = self._new_order(client.client_id, request, symbol)
         if parent is not None:
             order.parent = parent.perm_id
-        if kind.outside_rth or not (self._open_now and kind.tif):
+        if request.aux == request.aux or not kind.plain or kind.outside_rth or not (self._open_now and kind.tif):
             self._warn(client, request)
         ledger.put(order)
         if not kind.transmit:
@@ -183,10 +183,13 @@ class Desk(OrderLife):
         kind = request.kind
         if not kind.tif:
             client.error(request.order_id, *NO_TIF)
+        ignored = kind.idle(request)
         if kind.outside_rth and kind.order_type in ("MKT", "MOC"):
-            text = "Order Event Warning: Attribute 'Outside Regular Trading Hours' is ignored based on the order type."
+            ignored.append("Outside Regular Trading Hours")
+        for name in ignored:
+            text = f"Order Event Warning: Attribute '{name}' is ignored based on the order type."
             client.error(request.order_id, 2109, text)
-        elif not self._open_now and not kind.outside_rth:
+        if not self._open_now and not kind.outside_rth:
             text = "Order Message: your order will not be placed at the exchange until the next regular session."
             client.error(request.order_id, 399, text)
 
@@ -240,15 +243,21 @@ class Desk(OrderLife):
 
     def _modify(self, client: Client, order: PaperOrder, request: OrderRequest, now_ns: int) -> None:
         kind = request.kind
-        if not kind.tif:
-            client.error(request.order_id, *NO_TIF)
         limit = request.limit if order.order_type in ("LMT", "STP LMT") else math.nan
         in_market = order.place == MARKET
-        if in_market and not self.market.replace(order.perm_id, request.quantity - order.filled_before, limit, now_ns):
+        at_once = in_market and kind.tif == "IOC"
+        if at_once:
+            taken = self.withdraw(order, now_ns)
+        else:
+            taken = not in_market or self.market.replace(
+                order.perm_id, request.quantity - order.filled_before, limit, now_ns
+            )
+        if not taken:
             # It left the book while the modification was under way; its events are waiting.
             self._pump()
             client.error(request.order_id, 104, "Can't modify a filled order.")
             return
+        self._warn(client, request)
         order.quantity = request.quantity
         order.limit = limit
         order.aux, order.trail_percent = request.aux, kind.trail_percent
@@ -269,7 +278,7 @@ class Desk(OrderLife):
         self._record(order)
         self.news.order(order)
         self.news.status(order)
-        if in_market:
+        if in_market and not at_once:
             self._pump()
         else:
             self.activate(order, now_ns)

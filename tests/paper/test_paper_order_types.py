@@ -388,3 +388,30 @@ async def test_a_modification_may_let_an_order_trade_outside_regular_hours():
         client.send(*place_fields(1, limit=150.01, outside_rth=True))
         await until(lambda: statuses(client, 1)[-1:] == ["Filled"], "filled")
         await client.close()
+
+
+@pytest.mark.parametrize(("limit", "filled"), [(140.0, "0"), (150.01, "100")])
+async def test_a_resting_order_made_immediate_takes_what_there_is_and_ends(limit, filled):
+    async with running() as r:
+        client = await RawClient.connect(r.port)
+        client.send(*place_fields(1, quantity=500, limit=140.0, tif="GTC"))
+        await client.expect(3, 2)
+        client.send(*place_fields(1, quantity=500, limit=limit, tif="IOC"))
+        await client.expect_error(202, 1)
+        assert client.of(3)[-1][2:4] == ["Cancelled", filled]
+        assert r.market.own == {}
+        assert list(r.gateway.desk.ledger.working()) == []
+        await client.close()
+
+
+@pytest.mark.parametrize("first", ["GTC", "IOC"])
+async def test_an_immediate_member_of_a_group_does_not_go_on_waiting(first):
+    async with running() as r:
+        client = await RawClient.connect(r.port)
+        client.send(*place_fields(1, limit=140.0, tif=first, oca_group="g", oca_type=1))
+        if first == "GTC":
+            await client.expect(3, 2)
+            client.send(*place_fields(1, limit=140.0, tif="IOC", oca_group="g", oca_type=1))
+        await client.expect_error(202, 1)
+        assert client.of(3)[-1][2] == "Cancelled"
+        await client.close()

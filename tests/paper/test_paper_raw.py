@@ -12,6 +12,7 @@ from paper_harness import AAPL, MSFT, RawClient, place_fields, running, until
 from paper_scripted import ScriptedMarket
 
 from engine.paper.framing import MAX_FRAME_BYTES, frame
+from engine.paper.messages_in import READERS
 from engine.paper.server import PortTaken
 
 
@@ -426,6 +427,114 @@ async def test_a_malformed_request_is_an_error_and_the_connection_goes_on(messag
         await client.close()
 
 
+def _requests(version: int) -> dict[int, tuple[list[object], int]]:
+    """Every request but startApi and placeOrder in the layout of a version, with the id on which an error comes."""
+    issuer = [""] if version >= 176 else []
+    manual = [""] if version >= 169 else []
+    return {
+        1: ([11, 7, *AAPL, 0, "", 0, 0, ""], 7),
+        2: ([2, 7], 7),
+        4: ([1, 7, *manual], 7),
+        5: ([1], -1),
+        6: ([2, 1, ""], -1),
+        7: ([3, 7, 0, "", "", "", "", "", ""], 7),
+        8: ([1, 1], -1),
+        9: ([8, 7, *AAPL, 0, "", "", *issuer], 7),
+        10: ([5, 7, *AAPL, 5, 1, ""], 7),
+        11: ([1, 7, 1], 7),
+        12: ([1, 1], -1),
+        13: ([1], -1),
+        14: ([1, 5], -1),
+        15: ([1, 1], -1),
+        16: ([1], -1),
+        17: ([1], -1),
+        20: ([7, *AAPL, 0, "", "5 secs", "60 S", 0, "MIDPOINT", 1, 0, ""], 7),
+        24: ([1], -1),
+        25: ([1, 7], 7),
+        49: ([1], -1),
+        50: ([3, 7, *AAPL, 5, "TRADES", 0, ""], 7),
+        51: ([1, 7], 7),
+        58: ([1], -1),
+        59: ([1, 1], -1),
+        61: ([1], -1),
+        62: ([1, 7, "All", "NetLiquidation"], 7),
+        63: ([1, 7], 7),
+        64: ([1], -1),
+        74: ([1, 7, "", ""], 7),
+        75: ([1, 7], 7),
+        76: ([1, 7, "", "", 0], 7),
+        77: ([1, 7], 7),
+        78: ([7, "AAPL", "", "STK", 265598], 7),
+        79: ([7], 7),
+        80: ([], -1),
+        81: ([7, "AA"], 7),
+        82: ([], -1),
+        83: ([7, "9c0001"], 7),
+        85: ([], -1),
+        87: ([7, *AAPL, 0, 0, "TRADES", 1], 7),
+        90: ([7], 7),
+        91: ([26], -1),
+        92: ([7, "", ""], 7),
+        93: ([7], 7),
+        94: ([7, "", "", 265598], 7),
+        95: ([7], 7),
+        96: ([7, *AAPL, 0, "", "", 10, "TRADES", 0, 0, ""], 7),
+        97: ([7, *AAPL, "Last", 0, 0], 7),
+        98: ([7], 7),
+        99: ([0], -1),
+        104: ([7], 7),
+    }
+
+
+@pytest.mark.parametrize("version", [157, 176])
+async def test_a_field_too_many_or_too_few_is_noticed_in_every_request_and_harms_nobody(version):
+    requests = _requests(version)
+    assert set(requests) == set(READERS) - {3, 71}
+    async with running() as r:
+        good = await RawClient.connect(r.port, 1)
+        client = await RawClient.connect(r.port, 5, f"v157..{version}")
+        for message_id, (fields, req_id) in requests.items():
+            for wrong in ([*fields, 0], fields[:-1]):
+                if wrong == fields:
+                    continue
+                told = req_id if req_id in wrong else -1
+                before = client.errors(told).count(320)
+                client.send(message_id, *wrong)
+                await until(lambda b=before, i=told: client.errors(i).count(320) > b, f"320 of {message_id} {wrong}")
+            before = client.errors().count(320)
+            client.send(message_id, *fields)
+            await client.sync()
+            assert client.errors().count(320) == before, message_id
+        await good.sync()
+        assert good.errors() == [2104, 2106, 2158]
+        await client.close()
+        await good.close()
+
+
+UNANSWERED = [
+    (19, [1, 1, "<xml/>", 7], 7),
+    (21, [2, 7], 7),
+    (22, [7, 10], 7),
+    (52, [2, 7], 7),
+    (54, [3, 7], 7),
+    (67, [1, 7], 7),
+    (84, [7, "BRFG", "x", ""], 7),
+    (86, [7, 8314, "BRFG", "", "", 10, ""], 7),
+    (88, [7, *AAPL, 0, 0, "1 day"], 7),
+    (100, [7], 7),
+    (18, [1, 1], -1),
+]
+
+
+@pytest.mark.parametrize(("message_id", "fields", "req_id"), UNANSWERED)
+async def test_what_is_not_answered_is_an_error_on_the_id_of_its_request(message_id, fields, req_id):
+    async with running() as r:
+        client = await RawClient.connect(r.port)
+        client.send(message_id, *fields)
+        await client.expect_error(322, req_id)
+        await client.close()
+
+
 async def test_an_order_with_a_field_too_many_or_too_few_is_refused_on_its_own_id():
     async with running() as r:
         client = await RawClient.connect(r.port)
@@ -660,4 +769,60 @@ async def test_what_has_traded_of_an_order_does_not_count_twice_when_it_is_modif
         await client.sync()
         assert client.errors(1) == []
         assert order.limit == 140.5
+        await client.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"order_type": "MKT", "limit": 140.0}, "lmtPrice"),
+        ({"aux": 1.0}, "auxPrice"),
+        ({"trail_percent": 1.0}, "trailingPercent"),
+    ],
+)
+async def test_a_price_that_the_order_type_has_no_use_for_is_named_in_a_warning(change, named):
+    async with running() as r:
+        client = await RawClient.connect(r.port)
+        for order_id in (1, 2, 3):  # the later ones are read faster
+            client.send(*place_fields(order_id, quantity=1, **change))
+            await client.expect_error(2109, order_id)
+        assert all(f"'{named}'" in m[4] for m in client.of(4) if m[3] == "2109")
+        await client.close()
+
+
+@pytest.mark.parametrize(("field", "value", "named"), [(31, 10, "displaySize"), (73, 0.5, "scale"), (77, "D", "hedge")])
+async def test_what_is_not_simulated_is_refused_by_name(field, value, named):
+    async with running() as r:
+        client = await RawClient.connect(r.port)
+        fields = place_fields(1)
+        fields[field] = value
+        if named == "scale":
+            fields[field + 1 : field + 1] = ["", "", "", 0, "", "", 0]
+        if named == "hedge":
+            fields.insert(field + 1, "")
+        client.send(*fields)
+        await client.expect_error(321, 1)
+        assert f"not simulated by the paper gateway: {named}" in client.of(4)[-1][4]
+        assert r.market.own == {}
+        await client.close()
+
+
+async def test_a_tick_by_tick_request_may_begin_with_the_past_and_leave_sizes_out():
+    async with running() as r:
+        client = await RawClient.connect(r.port)
+        r.market.trade(0, 150.0, 10.0)
+        r.market.trade(0, 150.01, 20.0)
+        r.step()
+        client.send(97, 7, *AAPL, "Last", 1, 0)
+        client.send(97, 8, *AAPL, "BidAsk", 0, 1)
+        await client.expect(99)
+        assert client.of(98)[0][1:3] == ["7", "1"]
+        assert client.of(98)[0][5] == "150.01"
+        r.market.set_row(0, 1, 0, 149.99, 55.0)
+        r.step()
+        await client.sync()
+        assert len(client.of(99)) == 1
+        r.market.set_row(0, 1, 0, 149.98, 55.0)
+        r.step()
+        await client.expect(99, 2)
         await client.close()

@@ -99,10 +99,20 @@ def test_plain_orders_of_the_library_are_read_in_every_layout(version):
 UNUSUAL = [
     ({"algoStrategy": "Adaptive", "algoParams": [TagValue("adaptivePriority", "Urgent")]}, "algorithm Adaptive"),
     ({"conditions": [PriceCondition(conId=1, exch="SMART", price=5.0), TimeCondition(time="x")]}, "order conditions"),
-    ({"allOrNone": True}, "allOrNone"),
+    ({"allOrNone": True}, "allOrNone 1"),
+    ({"hidden": True}, "hidden 1"),
+    ({"displaySize": 50}, "displaySize 50"),
+    ({"minQty": 5}, "minQty 5"),
+    ({"cashQty": 1000.0}, "cashQty 1000.0"),
+    ({"discretionaryAmt": 0.05}, "discretionaryAmt 0.05"),
+    ({"goodAfterTime": "20260101 10:00:00"}, "goodAfterTime 20260101 10:00:00"),
+    ({"triggerMethod": 4}, "triggerMethod 4"),
+    ({"adjustedOrderType": "TRAIL"}, "adjustedOrderType TRAIL"),
+    ({"usePriceMgmtAlgo": True}, "usePriceMgmtAlgo 1"),
+    ({"scaleInitLevelSize": 2}, "scaleInitLevelSize 2"),
     ({"hedgeType": "D", "hedgeParam": "1"}, "hedge orders"),
     ({"scalePriceIncrement": 0.5}, "scale orders"),
-    ({"deltaNeutralOrderType": "LMT"}, ""),
+    ({"deltaNeutralOrderType": "LMT"}, "deltaNeutralOrderType LMT"),
     ({"orderType": "PEG BENCH"}, ""),
     ({"orderType": "PEG MID"}, ""),
     ({"orderType": "PEG BEST", "competeAgainstBestOffset": math.inf}, ""),
@@ -130,6 +140,17 @@ def test_stops_trails_groups_and_attachments_of_the_library_are_read_in_every_la
     assert not request.kind.transmit
     percent = Order(action="BUY", totalQuantity=5, orderType="TRAIL", trailingPercent=2.5, tif="DAY")
     assert read(written_by_library(STOCK, percent, version), version).kind.trail_percent == 2.5
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_order_that_the_gateway_told_of_can_be_sent_back(version):
+    order = PaperOrder(1_500_000_001, 1, 12, 0, "BUY", 100.0, "LMT", 140.0, "GTC", "DUSIM001", outside_rth=True)
+    sink = _Sink()
+    Decoder(sink, version).interpret(open_order(order, SIM_UNIVERSE[0], version).decode().split("\0")[:-1])
+    _, contract, told, _ = sink.seen[0]
+    request = read(written_by_library(contract, told, version), version)
+    assert (request.kind.unsupported, request.kind.idle(request)) == ("", [])
+    assert (request.quantity, request.limit, request.kind.tif, request.kind.outside_rth) == (100, 140.0, "GTC", True)
 
 
 def test_an_order_cut_anywhere_is_an_error_that_names_the_field():
