@@ -6,6 +6,7 @@ Everything decided here is decided by pure functions (``orders``, ``accounting``
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from engine.broker import news as n
 from engine.broker import orders as life
@@ -94,7 +95,7 @@ class Bookkeeper(Reconciler):
             reading.open_orders.append(news)
         if news.client_id == self._config.gateway.client_id and news.order_id > 0:
             self._ids.raise_to(news.order_id + 1)
-        order = self._of_news(news.order_id, news.client_id, news.perm_id, news.order_ref)
+        order = self._of_row(news)
         if order is not None:
             listed_ns = reading.begin_ns if reading is not None else 0
             self._put(life.on_open(order, news, now_ns, listed_ns=listed_ns))
@@ -106,9 +107,20 @@ class Bookkeeper(Reconciler):
         own = news.client_id == self._config.gateway.client_id
         held = self.accounts.holdings[symbol].qty
         entry = held * news.side >= 0 or news.qty > abs(held)
-        order = life.adopted(news, intent_id or -news.perm_id, symbol, entry, own, now_ns)
+        twin = self.register.find(intent_id=intent_id)
+        key = intent_id if intent_id and twin is None else -news.perm_id or self._nameless(news)
+        order = life.adopted(news, key, symbol, entry, own, now_ns)
+        if twin is not None:
+            order = replace(order, text=f"a second order with the orderRef {news.order_ref}")
         self.register.put(order)
         self.changed(None, order)
+        if twin is not None:
+            name = self._instruments[symbol].symbol
+            self._events.emit(
+                EventKind.RECONCILE, symbol=symbol, severity=Severity.P2, ref_id=twin.intent_id, qty=order.signed_qty,
+                text=f"{name}: permId {news.perm_id} of client {news.client_id} carries the orderRef of our order "
+                f"{twin.order_id} (permId {twin.perm_id}): both count; cancel the one that is not wanted",
+            )  # fmt: skip
 
     def order_error(self, order: Order, code: int, text: str, now_ns: int) -> None:
         self._put(life.on_error(order, code, text, now_ns))
@@ -125,7 +137,9 @@ class Bookkeeper(Reconciler):
         if replayed and session_date(news.t_exec_wall_ns, self._sim) != self.date:
             return  # part of the position that the day began with
         order = self._of_news(news.order_id, news.client_id, news.perm_id, news.order_ref)
-        key = order.intent_id if order is not None else intent_of(news.order_ref) or -news.perm_id
+        intent_id = intent_of(news.order_ref)
+        named = intent_id if self.register.find(intent_id=intent_id) is None else 0  # not if that is another order
+        key = order.intent_id if order is not None else named or -news.perm_id
         fill = Fill(news.exec_id, symbol, news.side, news.qty, news.price, news.t_exec_wall_ns, key)
         applied = self.accounts.apply(fill)
         if applied == Applied.DUPLICATE:

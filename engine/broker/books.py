@@ -12,8 +12,10 @@ from engine.broker.contracts import ContractBook
 from engine.broker.efficiency import Efficiency
 from engine.broker.facts import Gatekeeper
 from engine.broker.link import BrokerLink
+from engine.broker.news import OpenOrderNews
 from engine.broker.orders import Order
-from engine.broker.register import Register
+from engine.broker.register import Register, another, nameless
+from engine.broker.repeats import Doubts
 from engine.broker.statefile import BridgeState, OrderIds
 from engine.broker.sync import Ends, Part, Reading
 from engine.domain.codes import EventKind, OrderState, Severity, Source
@@ -62,16 +64,20 @@ class Books:
             self.efficiency.requests = int(cells.broker["order_requests"])
             self.efficiency.executed = int(cells.broker["orders_executed"])
         self.opened = False
+        self._opened_date = 0
         """The day's opening positions are known."""
         self.reconciled = False
         self.account_ok = False
         self.account_text = "not connected yet"
         self.reading: Reading | None = None
         self.ends = Ends()
+        self.doubts = Doubts()
+        self.read_ns = 0
+        """When the last reading began."""
         self.wanted: list[tuple[int, int]] = []
         """(command id, source) of snapshots asked for while another reading runs."""
         self.reread_ns = 0
-        self._failed = 0
+        self._failed = self._looks = 0
         self.journal_mismatch: dict[int, reconcile.Mismatch] = {}
         self.live_mismatch: dict[int, reconcile.Mismatch] = {}
         self.currencies_told: set[str] = set()
@@ -136,8 +142,27 @@ class Books:
             self.changed(old, order)
 
     def _of_news(self, order_id: int, client_id: int, perm_id: int, order_ref: str = "") -> Order | None:
-        own = order_id if client_id == self._config.gateway.client_id else 0
-        return self.register.find(intent_id=intent_of(order_ref), order_id=own, perm_id=perm_id)
+        ours = client_id == self._config.gateway.client_id
+        own = order_id if ours else 0
+        intent_id = intent_of(order_ref)
+        order = self.register.find(intent_id=intent_id, order_id=own, perm_id=perm_id)
+        if order is not None and intent_id and another(order, own, perm_id, ours):
+            order = self.register.find(order_id=own, perm_id=perm_id)
+        return order
+
+    def _of_row(self, news: OpenOrderNews) -> Order | None:
+        """The order that an openOrder names."""
+        found = self._of_news(news.order_id, news.client_id, news.perm_id, news.order_ref)
+        if found is None and not intent_of(news.order_ref):
+            found = self.register.by_intent.get(self._nameless(news))
+            if found is not None and another(found, 0, news.perm_id, False):
+                return None
+        return found
+
+    @staticmethod
+    def _nameless(news: OpenOrderNews) -> int:
+        terms = (news.con_id, news.symbol, news.side, news.qty, news.order_type, news.limit_price)
+        return nameless(news.client_id, news.order_id, terms)
 
     def executions(self, order: Order, now_ns: int) -> None:
         """Bring an order's filled quantity up to the sum of its executions."""
@@ -150,8 +175,9 @@ class Books:
         asking = False
         for order in self.register.active():
             self._put(life.on_silence(order, now_ns, patience_ns))
-            question = self.register.by_intent[order.intent_id].question_ns
-            asking |= bool(question) and now_ns - question > 250_000_000
+            current = self.register.by_intent[order.intent_id]
+            asked = bool(current.question_ns) and now_ns - current.question_ns > 250_000_000
+            asking |= asked and self.doubts.due(current, now_ns)
         return asking
 
     def publish(self, now_ns: int) -> None:

@@ -69,10 +69,10 @@ class Commands:
     def _cancel_entries(self, _: np.void, now_ns: int) -> str:
         return f"{self.cancel_entries(now_ns)} cancels of entry orders requested"
 
-    def cancel_entries(self, now_ns: int, source: int = 0) -> int:
-        """Orders that add risk; ``source`` 0 for every source."""
+    def cancel_entries(self, now_ns: int, source: int = 0, *, patient: bool = False) -> int:
+        """Orders that add risk; ``source`` 0 for every source. ``patient``: see ``Desk.cancel``."""
         chosen = [o for o in self._register.active() if o.entry and (source in (0, o.source))]
-        return self._desk.cancel(chosen, now_ns)
+        return self._desk.cancel(chosen, now_ns, patient=patient)
 
     def _snapshot(self, command: np.void, now_ns: int) -> str | None:
         self._session.snapshot(int(command["command_id"]), int(command["source"]))

@@ -20,6 +20,7 @@ from engine.broker.governor import Governor, Priority
 from engine.broker.link import BrokerLink, LinkPhase, WireOrder
 from engine.broker.orders import Order
 from engine.broker.register import Register
+from engine.broker.repeats import CANCEL_AGAIN_NS, CANCELS, cancel_after_ns
 from engine.broker.statefile import OrderIds
 from engine.domain.codes import IntentFlag, IntentKind, OrderState, OrderType, Refusal, TimeInForce
 from engine.risk import pretrade
@@ -27,8 +28,6 @@ from engine.runtime.ids import order_ref
 from shm.layouts import INTENT
 
 _TYPES = {int(OrderType.MKT): "MKT", int(OrderType.LMT): "LMT"}
-CANCEL_AGAIN_NS = 1_000_000_000
-"""A cancel without effect may be repeated after this."""
 _TIFS = {int(TimeInForce.DAY): "DAY", int(TimeInForce.IOC): "IOC", int(TimeInForce.GTC): "GTC"}
 
 
@@ -82,6 +81,11 @@ class Desk:
         self._sent_id = 0
         """The highest order id that has left: the broker takes rising ones only."""
         self._cancelling: set[int] = set()
+        self._cancels: dict[int, int] = {}
+        """Cancels of an order that were sent in a row, by intent."""
+        self._given_up: set[int] = set()
+        self.gave_up: Callable[[Order], None] = lambda order: None
+        """Called once for an order that lives on after all its cancels."""
         self.verdicts: list[Verdict] = []
         """Verdicts since the last flush; the caller empties it."""
         self.closes_written = False
@@ -329,8 +333,9 @@ class Desk:
             self.verdicts.append(verdict)
             self.cancel([order], now_ns)
 
-    def cancel(self, orders: Iterable[Order], now_ns: int) -> int:
-        """Ask for cancels of own living orders, ahead of everything else; returns how many."""
+    def cancel(self, orders: Iterable[Order], now_ns: int, *, patient: bool = False) -> int:
+        """Ask for cancels of own living orders, ahead of everything else; returns how many. ``patient``: nobody asks
+        anew, so one that the broker keeps refusing waits its time, and is not repeated for ever."""
         count = 0
         for order in orders:
             if not order.active or not order.own:
@@ -344,16 +349,35 @@ class Desk:
                 continue
             if order.intent_id in self._cancelling:
                 continue
+            sent = self._cancels.get(order.intent_id, 0)
+            if patient and sent and (sent >= CANCELS or now_ns - order.cancel_sent_ns <= cancel_after_ns(sent)):
+                continue
+            if sent >= CANCELS:
+                del self._cancels[order.intent_id]
             count += 1
             self._cancelling.add(order.intent_id)
             self._governor.submit(Priority.URGENT, self._canceller(order.intent_id), -math.inf)
         return count
 
     def cancel_again(self, now_ns: int) -> int:
-        """Cancels that were wanted and got lost, with a link or before an order had left; returns how many."""
+        """Cancels that were wanted and got lost, with a link or before an order had left, or that the broker refused;
+        returns how many."""
+        if self._cancels:
+            living = {o.intent_id for o in self._register.active() if o.active}
+            self._cancels = {k: v for k, v in self._cancels.items() if k in living}
+            self._given_up &= living
         lost = (OrderState.WORKING, OrderState.PARTIAL)
         wanted = [o for o in self._register.active() if o.cancel_wanted and o.own and o.state in lost]
-        return self.cancel([o for o in wanted if now_ns - o.cancel_sent_ns > CANCEL_AGAIN_NS], now_ns)
+        for order in wanted:
+            if self._cancels.get(order.intent_id, 0) >= CANCELS and order.intent_id not in self._given_up:
+                self._given_up.add(order.intent_id)
+                self.gave_up(order)
+        return self.cancel([o for o in wanted if now_ns - o.cancel_sent_ns > CANCEL_AGAIN_NS], now_ns, patient=True)
+
+    def _count_cancel(self, order: Order) -> None:
+        """Repeats don't count as requests of the day: they say nothing about how the strategy trades."""
+        self._cancels[order.intent_id] = self._cancels.get(order.intent_id, 0) + 1
+        self._efficiency.requests += not order.cancel_sent_ns
 
     def _canceller(self, intent_id: int) -> Callable[[int], None]:
         def send(now_ns: int) -> None:
@@ -363,7 +387,7 @@ class Desk:
                 return  # ``cancel_again`` asks when it may and can
             self._link.cancel(order.order_id)
             self.cancels_written += 1
-            self._efficiency.requests += 1
+            self._count_cancel(order)
             self._store(life.on_cancel_sent(order, now_ns), tell=True)
 
         return send
@@ -381,7 +405,7 @@ class Desk:
             self.cancels_written += 1
             for order in self._register.active():
                 if order.state != OrderState.PENDING:
-                    self._efficiency.requests += 1
+                    self._count_cancel(order)
                     self._store(life.on_cancel_sent(order, t_ns), tell=True)
 
         self._governor.submit(Priority.URGENT, send, -math.inf)
@@ -438,6 +462,8 @@ class Desk:
         """The link is gone: what waits for budget will never leave."""
         self._entries.clear()
         self._cancelling.clear()
+        self._cancels.clear()
+        self._given_up.clear()
         self._governor.drop(Priority.URGENT)
         self._governor.drop(Priority.ORDER)
         for order in self._register.active():

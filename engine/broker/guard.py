@@ -188,7 +188,7 @@ class Guard:
         gone = (running and silent) or int(beat["state"]) in _NOT_RUNNING
         if not gone:
             return
-        count = self._commands.cancel_entries(now_ns, int(Source.ALGO))
+        count = self._commands.cancel_entries(now_ns, int(Source.ALGO), patient=True)
         if count:
             text = f"algo is silent: {count} of its entry orders are cancelled"
             self._context.events.emit(EventKind.ALERT, severity=Severity.P2, text=text)

@@ -16,6 +16,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from engine.broker.orders import Order
@@ -46,8 +47,14 @@ class OrderStore:
     """``symbols`` are the instance's, by number; ``key`` tells accounts and modes apart. Raises ValueError naming the
     file when it is not what it should be: it is never guessed."""
 
-    def __init__(self, path: Path, symbols: Sequence[str], key: str, boot: int | None = None) -> None:
+    def __init__(
+        self, path: Path, symbols: Sequence[str], key: str, boot: int | None = None, client_id: int = 0
+    ) -> None:
         self._path = path
+        self._client_id = client_id
+        self._client_of: dict[int, int] = {}
+        self.former: dict[int, int] = {}
+        """How many living orders another client id of ours has placed, by that id: it alone can cancel them."""
         self._names = [s.encode()[:12] for s in symbols]
         self._numbers = {name: k for k, name in enumerate(self._names)}
         self._boot = boot_number() if boot is None else boot
@@ -112,8 +119,19 @@ class OrderStore:
             self._slot_of[order.intent_id] = slot
             if not order.open:
                 self._done[order.intent_id] = None
+            if body[12]:
+                order = self._owned(order, body[12] - 1)
             yield order, body[1] == self._boot
         self._free = [s for s in range(SLOTS - 1, -1, -1) if s not in taken]
+
+    def _owned(self, order: Order, client_id: int) -> Order:
+        """Ours to cancel only under the client id that placed it."""
+        self._client_of[order.intent_id] = client_id
+        if client_id == self._client_id:
+            return replace(order, own=True)
+        if order.active:
+            self.former[client_id] = self.former.get(client_id, 0) + 1
+        return replace(order, own=False, text=f"placed under client id {client_id}, which is not ours any more")
 
     def _half(self, slot: int, turn: int) -> tuple[int, ...] | bool:
         """Fields of a half; True if it was never written, False if it is torn."""
@@ -153,11 +171,13 @@ class OrderStore:
         if slot < 0:
             slot = self._slot(o.intent_id)
         self._number += 1
+        client = self._client_id if o.own else self._client_of.get(o.intent_id, -1)
         body = _BODY.pack(
             self._number, self._boot, o.intent_id, o.order_id, o.perm_id, o.sent_ns, o.acked_ns, o.changed_ns,
-            o.cancel_sent_ns, o.question_ns, o.replace_sent_ns, o.t_socket_ns, 0, 0, 0, 0, o.qty, o.limit_price,
-            o.filled, o.avg_price, o.next_qty, o.next_limit, o.booked, o.base, self._names[o.symbol], o.source,
-            o.side > 0, o.order_type, o.tif, o.flags, o.state, o.entry, o.own, o.cancel_wanted, o.presumed, o.key,
+            o.cancel_sent_ns, o.question_ns, o.replace_sent_ns, o.t_socket_ns, client + 1, 0, 0, 0, o.qty,
+            o.limit_price, o.filled, o.avg_price, o.next_qty, o.next_limit, o.booked, o.base, self._names[o.symbol],
+            o.source, o.side > 0, o.order_type, o.tif, o.flags, o.state, o.entry, o.own, o.cancel_wanted, o.presumed,
+            o.key,
         )  # fmt: skip
         turn = self._turn[slot] = 1 - self._turn[slot]
         at = _HEADER_BYTES + (2 * slot + turn) * HALF

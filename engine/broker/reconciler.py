@@ -10,6 +10,7 @@ from dataclasses import replace
 from engine.broker import orders as life
 from engine.broker import statefile, sync
 from engine.broker.books import Books
+from engine.broker.orders import Order
 from engine.broker.statefile import BridgeState
 from engine.broker.sync import Part, Reading
 from engine.domain.codes import EventKind, OrderState, Severity
@@ -19,6 +20,8 @@ REREAD_NS = 500_000_000
 """After a comparison that failed: fills may still be under way."""
 COMPARISONS = 3
 """Failed in a row, this many make a mismatch."""
+_MOST_NS = 30_000_000_000
+"""A mismatch is looked at again by itself after a second, two, four and so on, at least this often."""
 
 
 class Reconciler(Books):
@@ -34,7 +37,9 @@ class Reconciler(Books):
         if parts & Part.ACCOUNT:
             self._link.request_account(self._account)
         self.ends.asked(parts)
+        self.doubts.asked(self.register.active(), now_ns)
         self.reading = reading
+        self.read_ns = now_ns
         self.reread_ns = 0
         return reading
 
@@ -45,7 +50,7 @@ class Reconciler(Books):
         listed = set()
         foreign = 0
         for news in reading.open_orders:
-            order = self._of_news(news.order_id, news.client_id, news.perm_id, news.order_ref)
+            order = self._of_row(news)
             if order is not None:
                 listed.add(order.intent_id)
             else:
@@ -54,7 +59,7 @@ class Reconciler(Books):
             self.executions(order, now_ns)
             current = self.register.by_intent[order.intent_id]
             if current.intent_id not in listed:
-                current = life.on_missing(current, reading.begin_ns, now_ns)
+                current = self._missing(current, reading.begin_ns, now_ns)
             self._put(life.on_reading(current, reading.begin_ns))
         for symbol in range(len(self._instruments)):
             self.gate.broker_qty[symbol] = reading.positions.get(symbol, 0.0)
@@ -64,6 +69,18 @@ class Reconciler(Books):
             self.cells.broker_position(symbol, reading.positions.get(symbol, 0.0), now_ns)
         self._snapshot(reading, len(listed) if not self._dedicated else len(listed) + foreign, foreign, now_ns)
         return self._compare(reading, now_ns)
+
+    def _missing(self, order: Order, begin_ns: int, now_ns: int) -> Order:
+        """Not in the list. Said if nothing has hinted at it: a message of the broker's was lost."""
+        gone = life.on_missing(order, begin_ns, now_ns)
+        if order.active and not gone.active and not order.question_ns and not order.cancel_sent_ns:
+            name = self._instruments[order.symbol].symbol
+            self._events.emit(
+                EventKind.RECONCILE, symbol=order.symbol, severity=Severity.P2, ref_id=order.intent_id,
+                text=f"{name}: order {order.order_id}: ours {order.state.name}, {order.remaining:g} left; the broker "
+                f"does not list it: {gone.state.name}",
+            )  # fmt: skip
+        return gone
 
     def _open_day(self, reading: Reading, now_ns: int) -> None:
         """First reading of this process: what did the day begin with?"""
@@ -91,6 +108,7 @@ class Reconciler(Books):
                 text="the embedded gateway has lost its books: positions start at zero",
             )  # fmt: skip
         self.opened = self.save_due = True
+        self._opened_date = self.date
 
     def _say_mismatch(self, m: reconcile.Mismatch, words: str) -> None:
         name = self._instruments[m.symbol].symbol
@@ -100,6 +118,7 @@ class Reconciler(Books):
         )  # fmt: skip
 
     def _compare(self, reading: Reading, now_ns: int) -> bool:
+        self._explain(reading)
         found = reconcile.mismatches([h.qty for h in self.accounts.holdings], reading.positions)
         if not found:
             self._failed = 0
@@ -107,6 +126,7 @@ class Reconciler(Books):
                 self.live_mismatch.clear()
                 self._events.emit(EventKind.RECONCILE, text="positions agree again")
             self._settle()
+            self._look_again(now_ns)
             return True
         self._failed += 1
         if self._failed < COMPARISONS:
@@ -117,7 +137,31 @@ class Reconciler(Books):
                 self._say_mismatch(m, "executions do not explain it")
         self.live_mismatch = {m.symbol: m for m in found}
         self._settle()
+        self._look_again(now_ns)
         return True
+
+    def _explain(self, reading: Reading) -> None:
+        """Executions that came late may explain what the day began with."""
+        for symbol, m in tuple(self.journal_mismatch.items()) if self.date == self._opened_date else ():
+            implied = reading.positions.get(symbol, 0.0) - self.accounts.day_fills(symbol)
+            if abs(implied - m.ours) > reconcile.TOLERANCE:
+                continue
+            del self.journal_mismatch[symbol]
+            self.accounts.set_open(symbol, m.ours, self.accounts.openings()[symbol][1])
+            self.dirty.add(symbol)
+            self.gate.symbol_changed(symbol)
+            self.save_due = True
+            name = self._instruments[symbol].symbol
+            text = f"{name}: executions explain the last recorded position of {m.ours:g} now"
+            self._events.emit(EventKind.RECONCILE, symbol=symbol, text=text)
+
+    def _look_again(self, now_ns: int) -> None:
+        """As long as the books differ they are read again by themselves."""
+        if not self.mismatch:
+            self._looks = 0
+            return
+        self.reread_ns = now_ns + min(2 * REREAD_NS << min(self._looks, 16), _MOST_NS)
+        self._looks += 1
 
     def _settle(self) -> None:
         self.gate.mismatched = set(self.live_mismatch)
@@ -143,7 +187,7 @@ class Reconciler(Books):
             self.dirty.add(symbol)
         self.live_mismatch.clear()
         self.journal_mismatch.clear()
-        self._failed = 0
+        self._failed = self._looks = self.reread_ns = 0
         self._settle()
         self.save_due = self.account_dirty = True
         return "accepted: " + ", ".join(words)
@@ -166,14 +210,14 @@ class Reconciler(Books):
         self.ends.forget()
         self.wanted.clear()
         self.reread_ns = 0
-        self._failed = 0
+        self._failed = self._looks = 0
         for order in self.register.active():
             if order.state != OrderState.PENDING:
                 self._put(life.on_link_lost(order, now_ns))
 
     def drifting(self, now_ns: int) -> bool:
         """Does a pushed position contradict ours for too long? Not while it is being read, or has been judged."""
-        busy = self.reading is not None or self.reread_ns or self.live_mismatch
+        busy = self.reading is not None or self._failed or self.live_mismatch
         return not busy and self.cells.differences.due(now_ns)
 
     def roll_day(self, now_ns: int) -> bool:

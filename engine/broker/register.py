@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 
 from engine.broker.order_store import OrderStore
 from engine.broker.orders import Order, after_restart
+
+
+def another(order: Order, own_id: int, perm_id: int, own_client: bool) -> bool:
+    """Do the broker's keys say that this is not ``order``, although both carry the same reference? A copy that a person
+    makes in TWS keeps the reference, and so does an order sent twice. ``own_id``: 0 if not under our client id.
+    """
+    if perm_id and perm_id == order.perm_id:
+        return False
+    if order.own and own_id:
+        return own_id != order.order_id
+    if order.own and not own_client:
+        return True
+    return bool(perm_id and order.perm_id)
+
+
+def nameless(client_id: int, order_id: int, terms: tuple[object, ...]) -> int:
+    """Key of an order of others that has no permId yet: by its number, or by its terms if it has none. No permId is so
+    large."""
+    low = order_id & 0xFFFFFFFF if order_id else zlib.crc32(repr(terms).encode())
+    return -(1 << 62 | (not order_id) << 61 | (client_id & 0xFFFFFFF) << 32 | low)
 
 
 class Register:

@@ -182,6 +182,7 @@ class Session:
         delay_ns = self.conn.lost(now_ns, self._chance.random())
         self._governor.drop(Priority.PROBE)
         self._desk.abandon(now_ns)
+        self._refuse_snapshots("the connection to the gateway is lost")
         self._books.link_lost(now_ns)
         self._feed.down(now_ns)
         self._reading_due = False
@@ -243,6 +244,19 @@ class Session:
         """Read the books for somebody; the answer follows as COMMAND_RESULT if ``command_id`` is given."""
         self._books.wanted.append((command_id, source))
 
+    def _refuse_snapshots(self, why: str) -> None:
+        """Nobody shall wait for an answer that can't come."""
+        books = self._books
+        waiting, books.wanted = books.wanted, []
+        if books.reading is not None:
+            waiting, books.reading.commands = waiting + books.reading.commands, []
+        for command_id, source in waiting:
+            if command_id:
+                text = f"snapshot refused: {why}"
+                self._events.emit(EventKind.COMMAND_RESULT, 1, source=source, ref_id=command_id, text=text)
+            else:
+                books.wanted.append((command_id, source))
+
     def _read_if_due(self, now_ns: int) -> None:
         books = self._books
         if not self.conn.session or self.conn.state == LinkState.BROKER_LOST or books.reading is not None:
@@ -250,6 +264,7 @@ class Session:
         if not books.account_ok:
             return  # the wrong account's books are none of ours
         due = self._reading_due or bool(books.wanted) or (books.reread_ns and now_ns >= books.reread_ns)
+        due = due or (books.reconciled and sync.look_due(books.read_ns, books.register.active_count > 0, now_ns))
         parts = sync.SNAPSHOT if books.reconciled else sync.FULL
         count = parts.bit_count()
         if not due or self._governor.room(Priority.PROBE, now_ns) < count:
@@ -342,6 +357,7 @@ class Session:
             elif code not in _QUIET:
                 self._tell_connectivity(code, f"{code} {news.text} (id {news.ref})", Severity.P2)
         elif code in (LOST, BROKEN):
+            self._refuse_snapshots(f"the gateway has lost the broker ({code})")
             self._broker_lost(code, now_ns)
             self._tell_connectivity(code, news.text, Severity.P2)
             self._publish(now_ns)

@@ -29,6 +29,15 @@ SNAPSHOT = Part.EXECUTIONS | Part.ORDERS | Part.POSITIONS
 """Executions too: a position is only as good as the fills that explain it."""
 
 
+WORKING_NS, CALM_NS = 30_000_000_000, 120_000_000_000
+"""How often the books are read although nothing is in question: while orders are held to be working, and else."""
+
+
+def look_due(read_ns: int, working: bool, now_ns: int) -> bool:
+    """Was the last reading, of ``read_ns``, long ago?"""
+    return now_ns - read_ns >= (WORKING_NS if working else CALM_NS)
+
+
 @dataclass(slots=True)
 class Reading:
     """``waiting``: parts whose end has not come. ``positions``: symbol -> quantity, only what is held in scope."""

@@ -26,7 +26,9 @@ from engine.broker.guard import Guard
 from engine.broker.ib_link import IbLink
 from engine.broker.link import BrokerLink
 from engine.broker.order_store import OrderStore
+from engine.broker.orders import Order
 from engine.broker.register import Register
+from engine.broker.repeats import CANCELS
 from engine.broker.session import Session
 from engine.broker.statefile import OrderIds
 from engine.broker.telling import Teller
@@ -91,11 +93,12 @@ class BrokerBridge:
         try:
             store = OrderStore(
                 context.state_dir / "orders.bridge", [i.symbol for i in context.instruments],
-                f"{config.instance.mode}:{gw.account}",
+                f"{config.instance.mode}:{gw.account}", client_id=gw.client_id,
             )  # fmt: skip
         except (ValueError, OSError) as error:
             raise StartRefused(f"broker-bridge: {error}") from error
         self.register, self.accounts = Register(store), Accounts(count)
+        self._former = store.former
         self.contracts = ContractBook(context.instruments, cache, f"{config.instance.mode}:{gw.account}")
         self.gate = Gatekeeper(context, self.register, self.accounts, self.contracts)
         self.cells = Cells(context, self.register, self.accounts)
@@ -114,6 +117,7 @@ class BrokerBridge:
             self.books.changed,
             self.books.efficiency,
         )
+        self.desk.gave_up = self._uncancellable
         self.ticks = context.ring_writer("ticks")
         self.feed = Feed(
             context.instruments, context.index_symbol, self.link, self.governor, self.contracts, self._publish_ticks
@@ -163,6 +167,12 @@ class BrokerBridge:
             self._ids.raise_to(order.order_id + 1)
             self.books.say(order, text=order.text or "known from before the restart; to be read back from the broker")
         self._recover_flight(now_ns)
+        for client_id, number in self._former.items():
+            self._context.events.emit(
+                EventKind.ALERT, severity=Severity.P2,
+                text=f"{number} living orders were placed under client id {client_id}: they count, and can't be "
+                f"cancelled as {self._config.gateway.client_id}; set gateway.client_id back, or cancel them in TWS",
+            )  # fmt: skip
         self.desk.restored()
         self.contracts.load(self._clock.wall_ns(now_ns))
         for symbol, facts in enumerate(self.contracts.facts):
@@ -349,6 +359,14 @@ class BrokerBridge:
         if self.books.silence(now_ns, _PATIENCE_NS) or self.books.drifting(now_ns):
             self.session.want_reading_once(now_ns)
         self.desk.cancel_again(now_ns)
+
+    def _uncancellable(self, order: Order) -> None:
+        name = self._context.instruments[order.symbol].symbol
+        self._context.events.emit(
+            EventKind.ALERT, symbol=order.symbol, severity=Severity.P1, ref_id=order.intent_id, value=order.remaining,
+            text=f"{name}: order {order.order_id} lives on after {CANCELS} cancels ({order.text or 'no answer'}): not "
+            "asked again by itself; cancel it in TWS, or ask again",
+        )  # fmt: skip
 
     def _say(self, now_ns: int) -> None:
         self.cells.broker["last_message_ns"] = self.link.last_message_ns

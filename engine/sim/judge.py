@@ -6,7 +6,7 @@ import hashlib
 import sqlite3
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from engine.store.journal import journal_path
 FLAT_WITHIN_NS = 45_000_000_000
 """After KILL, with nothing in the way for so long, the account must be flat."""
 _MOST_BROKEN = 5
-_NO_STIR = (n.TimeNews, n.AccountValueNews)
+_NO_STIR = (n.TimeNews, n.AccountValueNews, n.AccountEnd, n.ExecutionsEnd, n.OpenOrdersEnd, n.PositionsEnd)
 
 
 @dataclass(slots=True)
@@ -90,6 +90,7 @@ class Judge:
         self.stirred = False
         """Something was sent or heard that is neither a price nor the time of day."""
         self.kills: list[str] = []
+        self._rows: dict[tuple[object, ...], n.News] = {}
 
     def begin(self, begin_ns: int) -> None:
         """The system is READY: times count from here."""
@@ -182,11 +183,26 @@ class Judge:
 
     def heard(self, door: str, news: n.News, t_ns: int) -> None:
         self.counts.heard += 1
-        self.stirred |= type(news) not in _NO_STIR
+        self.stirred |= type(news) not in _NO_STIR and not self._known(door, news)
         if type(news) is n.ExecutionNews and news.req_id >= 0:  # read again at every reconnect: its id says it all
             self.note(f"{door} < execution {news.exec_id}")
         else:
             self.note(f"{door} < {news}")
+
+    def _known(self, door: str, news: n.News) -> bool:
+        """Is it a row of a list that says what was said before?"""
+        if type(news) is n.ExecutionNews:
+            key: tuple[object, ...] = (door, news.exec_id)
+            news = replace(news, req_id=0, t_socket_ns=0)
+        elif type(news) is n.OpenOrderNews:
+            key = (door, "order", news.perm_id)
+        elif type(news) is n.PositionNews:
+            key = (door, "position", news.con_id, news.symbol)
+        else:
+            return False
+        known = self._rows.get(key) == news
+        self._rows[key] = news
+        return known
 
     # What is said.
 

@@ -161,8 +161,7 @@ class Scripted:
             directory,
             {
                 "universe": {"stocks": [{"symbol": s} for s in STOCKS], "index": "none"},
-                "gateway": {"client_id": client, "account": ACCOUNT, **gateway},
-                "instance": {"account_scope": scope} if scope != "dedicated" else {},
+                "gateway": {"client_id": client, "account": ACCOUNT, "account_scope": scope, **gateway},
             },
         )
         self.clock = self.instance.clock

@@ -521,7 +521,7 @@ def test_false_cancel_error_leaves_the_order_working(rig: Rig, market: PaperThre
     intent = rig.order(1, 10, limit=rig.near(1, -0.03))
     rig.until(lambda: OrderState.WORKING in rig.states(intent))
     order_id = rig.bridge.register.by_intent[intent].order_id
-    for code in (103, 104, 161, 10147, 10148, 10349):
+    for code in (103, 104, 105, 161, 321, 10147, 10148, 10349):
         market.fault("error", code=code, req_id=order_id)
     rig.until(lambda: any("10349" in text for text in rig.texts(EventKind.ORDER_STATE)))
     rig.until(lambda: not rig.bridge.register.by_intent[intent].question_ns, what="the question to be answered")

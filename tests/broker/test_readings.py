@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from scripted import Scripted
+from scripted import S, Scripted
 
 from engine.broker import news as n
 from engine.broker.sync import Ends, Part
-from engine.domain.codes import OrderState
+from engine.domain.codes import BlockReason, CommandKind, EventKind, LinkState, OrderState
 
 
 @pytest.fixture
@@ -77,3 +78,113 @@ def test_a_gateway_that_owes_an_end_for_ever_is_left_and_owes_nothing_afterwards
     world.until(lambda: int(world.bridge.cells.broker["reconnects"]) >= 2, 20.0, "another connection")
     world.up()
     assert world.state(intent) == OrderState.WORKING
+
+
+def test_a_status_that_was_lost_without_a_question_is_found_by_the_next_look(world: Scripted) -> None:
+    world.up()
+    intent = world.working()
+    world.bridge.session.want_reading()
+    world.run(1.0)
+    asked = world.link.names().count("orders")
+    world.link.orders.clear()  # cancelled there; nothing is said
+    world.run(20.0, 50)
+    assert world.link.names().count("orders") == asked
+    world.run(12.0, 50)
+    assert world.state(intent) == OrderState.CANCELLED
+    (told,) = [t for t in world.texts(EventKind.RECONCILE) if "does not list" in t]
+    assert "ours WORKING" in told
+    calm = world.link.names().count("orders")
+    world.run(110.0, 50)
+    assert world.link.names().count("orders") - calm <= 1, "seldom when nothing works"
+    world.run(20.0, 50)
+    assert world.link.names().count("orders") - calm >= 1
+
+
+def test_a_mismatch_is_read_again_by_itself_more_and_more_seldom_until_the_books_agree(world: Scripted) -> None:
+    world.up()
+    world.link.say(world.holds(0, 25.0))
+    world.until(lambda: world.books.mismatch, what="a mismatch")
+    blocked = 1 << BlockReason.POSITION_MISMATCH
+    world.run(0.1)
+    assert int(world.bridge.cells.stop["block_reasons"]) & blocked
+    assert any("ours 0, broker 25" in t for t in world.texts(EventKind.RECONCILE))
+    begin = len(world.link.sent)
+    world.run(100.0, 50)
+    times = [t for t, what in world.link.sent[begin:] if what == "positions"]
+    gaps = [(b - a) / 1e9 for a, b in pairwise(times)]
+    assert gaps[0] < 4.0
+    assert all(later >= earlier - 0.1 for earlier, later in pairwise(gaps)), gaps
+    assert 20.0 < gaps[-1] <= 31.0
+    world.fill("00c.01", 0, 25.0, perm_id=31)  # the broker finds the execution late, and pushes nothing
+    world.until(lambda: not world.books.mismatch, 40.0, "the books agree")
+    world.run(0.1)
+    assert not int(world.bridge.cells.stop["block_reasons"]) & blocked
+    assert "positions agree again" in world.texts(EventKind.RECONCILE)
+
+
+def test_an_operator_ends_the_looking(world: Scripted) -> None:
+    world.up()
+    world.link.say(world.holds(0, 25.0))
+    world.until(lambda: world.books.mismatch, what="a mismatch")
+    world.command(CommandKind.ACCEPT_POSITIONS)
+    world.run(1.0)
+    assert not world.books.mismatch
+    count = world.link.names().count("positions")
+    world.run(20.0, 50)
+    assert world.link.names().count("positions") == count
+
+
+@pytest.mark.parametrize("how", ["1100", "link"])
+def test_snapshots_that_wait_when_the_link_is_lost_are_refused(world: Scripted, how: str) -> None:
+    world.up()
+    world.link.held = {"orders"}
+    first = world.command(CommandKind.SNAPSHOT)
+    world.run(0.1)
+    second = world.command(CommandKind.SNAPSHOT)  # waits for the reading of the first to end
+    world.run(0.1)
+    if how == "1100":
+        world.link.say(n.ErrorNews(-1, 1100, "lost"))
+    else:
+        world.link.disconnect("cut")
+    world.run(0.2)
+    results = {int(e["ref_id"]): e for e in world.events_of(EventKind.COMMAND_RESULT)}
+    for command in (first, second):
+        assert int(results[command]["code"]) == 1
+        assert b"lost" in results[command]["text"]
+
+
+def test_after_a_reconnect_the_requests_leave_in_order_and_entries_wait_for_the_comparison(world: Scripted) -> None:
+    world.up()
+    world.link.held = {"positions"}
+    begin = len(world.link.sent)
+    world.link.disconnect("cut")
+    world.run(3.0)
+    names = [x for x in world.link.names(begin) if x in ("executions", "orders", "positions", "account")]
+    assert names[:4] == ["executions", "orders", "positions", "account"]
+    open_reasons = 1 << BlockReason.RECONCILIATION_OPEN
+    assert int(world.bridge.cells.stop["block_reasons"]) & open_reasons
+    assert world.bridge.conn.state == LinkState.SYNCING
+    world.link.release("positions")
+    world.up()
+    world.run(0.1)
+    assert not int(world.bridge.cells.stop["block_reasons"]) & open_reasons
+    assert world.bridge.conn.state == LinkState.UP
+    (told,) = [e for e in world.events_of(EventKind.RECONCILE) if b"reconciled" in e["text"]][1:]
+    (connected,) = [e for e in world.events_of(EventKind.CONNECTIVITY) if b"connected to" in e["text"]][1:]
+    assert told["t_ns"] > connected["t_ns"]
+
+
+def test_the_burst_after_reconnects_stays_within_what_the_gateway_allows(world: Scripted) -> None:
+    world.up()
+    for k in range(12):
+        world.working(k + 1)
+    for _ in range(4):
+        world.link.disconnect("cut")
+        world.bridge.session.reconnect(world.clock.now)
+        world.command(CommandKind.CANCEL_ALL)
+        world.run(0.3)
+    world.run(3.0)
+    times = [t for t, _ in world.link.sent]
+    worst = max(sum(begin <= t <= begin + S for t in times) for begin in times)
+    assert worst <= 50
+    assert worst > 20, "there was something to hold back"
