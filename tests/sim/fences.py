@@ -1,4 +1,4 @@
-"""Fences of the shells, each taken out by name, and the seed in which the simulation must notice.
+"""Fences of the shells, each taken out by name, and the seed of the simulation, or the test, that must notice.
 
 ``python tests/sim/fences.py`` prints the table; exit 1 if one survives, or if the untouched system fails its seed.
 ``--pace wide`` asks the same of the pace that campaigns use: a look that comes later must not overlook anything.
@@ -13,21 +13,28 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from engine.broker.deadman import DeadMan
 from engine.broker.desk import Desk
+from engine.broker.emergency_flatten import DirectFlatten
 from engine.broker.facts import Gatekeeper
 from engine.broker.governor import Governor
 from engine.broker.statefile import OrderIds
+from engine.procs.watchdog_parts import takeover
 from engine.procs.watchdog_parts.flattening import Flattening
 from engine.procs.watchdog_parts.stops import Stops
 from engine.procs.watchdog_parts.takeover import Takeover
 from engine.risk.accounting import Accounts, Applied
+from engine.risk.ownership import BridgeFacts
+from engine.sim.machine import SimProcessWatch
 from engine.sim.plan import Deed, Kind
 from engine.sim.run import Ask, simulate
 
 S = 1_000_000_000
+TESTS = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +205,69 @@ FENCES = (
         ), (4,),
     ),
     Fence(
+        "SIGKILL of the fenced bridge", _patched(SimProcessWatch, "kill", lambda *_: False),
+        ask(NO_STRATEGY, Deed(22 * S, Kind.HANG, "broker-bridge", 70 * S), Deed(24 * S, Kind.KILL, "cli"), hours=0.03),
+        (4,),
+    ),
+    Fence(
         "corrections replace", _corrections_ignored,
         ask(NO_STRATEGY, *orders(20.5), Deed(26 * S, Kind.CORRECTION, value=0.05)), (6,),
     ),
 )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _exit_taken_for_granted() -> Iterator[None]:
+    def facts(**known: Any) -> BridgeFacts:
+        return BridgeFacts(**known | {"exit_seen": True})
+
+    with mock.patch.object(takeover, "BridgeFacts", facts):
+        yield
+
+
+def _memory_first(self: Stops, released: Any, event: Any, text: str, source: int, done: Any, failed: Any) -> None:
+    self.latch = released
+    now_ns = self._ctx.clock.now_ns()
+    self._publish(now_ns)
+    self._write()
+    done()
+
+
+TESTED: tuple[tuple[str, Callable[[], contextlib.AbstractContextManager[Any]], str], ...] = (
+    (
+        "exit seen before acting", _exit_taken_for_granted,
+        "watchdog/test_takeover.py::test_a_fenced_bridge_that_does_not_exit_keeps_everybody_from_sending_and_somebody_is_told",
+    ),
+    (
+        "two reads before closes", _patched(DirectFlatten, "_settle", lambda *_: True),
+        "watchdog/test_emergency_flatten.py::test_no_close_before_two_reads_have_agreed",
+    ),
+    (
+        "dead-man flatten", _patched(DeadMan, "start", lambda *_, **__: None),
+        "broker/test_bridge_paper.py::test_without_a_watchdog_for_long_the_bridge_latches_kill_and_gets_flat",
+    ),
+    (
+        "release is on disk first", _patched(Stops, "_begin", _memory_first),
+        "watchdog/test_reset.py::test_a_reset_on_a_full_disk_is_refused_and_what_is_on_disk_says_latched",
+    ),
+)  # fmt: skip
+"""What no seed shows: the simulated gateway loses no bytes on the way and the judge excuses a watchdog that hangs."""
+
+
+def tried(number: int) -> tuple[str, bool]:
+    """A line of the table for a fence with a test of its own: it passes, and fails when the fence is gone."""
+    import io
+
+    import pytest
+
+    name, cut, test = TESTED[number]
+    codes = []
+    with contextlib.redirect_stdout(io.StringIO()):
+        for around in (contextlib.nullcontext, cut):
+            with around():
+                codes.append(int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", str(TESTS / test)])))
+    good = codes == [0, 1]
+    return f"fence {name:34} {test.rpartition('/')[2] if good else f'SURVIVED {codes}: {test}'}", good
 
 
 def look(number: int, pace: str = "close") -> tuple[str, bool]:
@@ -225,7 +291,10 @@ def main(pace: str) -> int:
         for line, noticed in pool.imap(functools.partial(look, pace=pace), range(len(FENCES)), 1):
             survived += not noticed
             print(line, flush=True)
-    print(f"{len(FENCES)} fences, {survived} survived")
+        for line, noticed in pool.imap(tried, range(len(TESTED) if pace == "close" else 0), 1):
+            survived += not noticed
+            print(line, flush=True)
+    print(f"{len(FENCES) + len(TESTED)} fences, {survived} survived")
     return 1 if survived else 0
 
 

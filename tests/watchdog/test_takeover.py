@@ -14,6 +14,7 @@ from engine import topology
 from engine.broker.emergency import EmergencyConnection
 from engine.broker.emergency_codec import Contract, OpenOrder, OpenOrdersEnd, OrderStatus, Position, PositionsEnd
 from engine.domain.codes import EventKind, FlattenState, Owner, ServiceState
+from engine.procs.watchdog_parts import takeover
 
 AAPL = Contract(265598, "AAPL", "STK", "USD")
 
@@ -178,6 +179,26 @@ def test_a_hung_bridge_with_exposure_is_killed_by_its_pidfd_first(world: World, 
     world.silent.add(topology.BRIDGE)
     live(world, lambda: world.lease.read(0)["owner"] == Owner.WATCHDOG, 5.0)
     assert bridge.process.wait(5) == -9
+
+
+def test_a_fenced_bridge_that_does_not_exit_keeps_everybody_from_sending_and_somebody_is_told(
+    world: World, bridge: Bridge, trader: Trader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(takeover, "EXIT_NS", 300 * MS)
+    monkeypatch.setattr(type(world.agent.senses.bridge), "kill", lambda *_: False)
+    trader.buy_and_rest(10.0)
+    before = trader.account()
+    world.hold(0, 10.0)
+    world.run(0.3)
+    world.silent.add(topology.BRIDGE)
+    live(world, lambda: world.agent.takeover._exit_alerted or world.agent.takeover.ownership.owner == Owner.WATCHDOG)
+    assert any("has not exited" in t for t in world.said(EventKind.ALERT))
+    lease = world.lease.read(0)
+    assert (lease["owner"], lease["expires_ns"]) == (Owner.BRIDGE, 0), "fenced: the right is nobody's to use"
+    assert trader.account() == before, "nobody has sent anything"
+    monkeypatch.undo()
+    bridge.die()
+    live(world, lambda: world.lease.read(0)["owner"] == Owner.WATCHDOG)
 
 
 def test_a_dead_bridge_of_a_flat_account_is_nobodys_business(world: World, bridge: Bridge) -> None:
