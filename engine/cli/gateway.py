@@ -167,6 +167,7 @@ def argument(text: str, texts: Collection[str] = ()) -> tuple[str, Any]:
 @click.option("--times", type=int, help="how often; without it, with --every: for ever")
 @click.option("--jitter", "jitter_s", type=float, help="up to so many seconds later, anew each time")
 @click.option("--probability", type=float, help="chance that it happens, anew each time")
+@click.option("--seed", type=click.IntRange(0), help="decides the chances of this command alone")
 @control_option
 def fault(name: str, arguments: tuple[str, ...], control_port: int | None, **when: float | None) -> int:
     """Carry out a fault on a running gateway, now or by a plan. ``faults`` lists what there is."""

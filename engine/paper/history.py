@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
+from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
+
+from engine.paper.catalog import NEW_YORK
 
 FINE_S, FINE_ROWS = 1, 7_200
 COARSE_S, COARSE_ROWS = 60, 2_880
 TICKS_KEPT = 5_000
 SERIES = ("TRADES", "MIDPOINT", "BID", "ASK")
+HISTORICAL = (*SERIES, "BID_ASK")
 _FIELDS = 7  # open, high, low, close, volume, turnover, count
 
 Bar = tuple[float, float, float, float, float, float, int]
@@ -52,6 +57,15 @@ class BarSeries:
         self._current = [price, price, price, price, size, size * price, 1.0]
         self._count += 1
 
+    def hold(self, since_s: float, until_s: float, price: float) -> None:
+        """A price that stood for a while: every bar of that time has it, weighed by its seconds."""
+        width_s = self.width_s
+        while since_s < until_s:
+            start_s = int(since_s) - int(since_s) % width_s
+            end_s = min(until_s, float(start_s + width_s))
+            self.add(start_s, price, end_s - since_s)
+            since_s = end_s
+
     def _start(self) -> int:
         return int(self._starts[(self._count - 1) % len(self._rows)])
 
@@ -70,7 +84,8 @@ class BarSeries:
 def merge(starts: npt.NDArray[np.int64], rows: npt.NDArray[np.float64], width_s: int) -> list[tuple[int, Bar]]:
     """Bars of ``width_s`` from narrower ones. Pure."""
     merged: list[tuple[int, Bar]] = []
-    groups = starts - starts % width_s
+    shift = _shift_s(int(starts[-1]), width_s) if len(starts) else 0
+    groups = starts - (starts + shift) % width_s
     edges = np.flatnonzero(np.diff(groups)) + 1
     for part, row in zip(np.split(groups, edges), np.split(rows, edges), strict=True):
         if not len(part):
@@ -91,16 +106,32 @@ def merge(starts: npt.NDArray[np.int64], rows: npt.NDArray[np.float64], width_s:
     return merged
 
 
+def _shift_s(at_s: int, width_s: int) -> int:
+    """Seconds between the edges of bars and whole multiples of their width: days begin in New York, weeks on Monday."""
+    if width_s < DAY_S:
+        return 0
+    offset = datetime.fromtimestamp(at_s, NEW_YORK).utcoffset()
+    assert offset is not None
+    return int(offset.total_seconds()) + (3 * DAY_S if width_s == 7 * DAY_S else 0)
+
+
+def bar_start_s(at_s: int, width_s: int) -> int:
+    """When the bar began that holds a second."""
+    return at_s - (at_s + _shift_s(at_s, width_s)) % width_s
+
+
 class SymbolHistory:
     """All series and recent ticks of one symbol."""
 
-    __slots__ = ("_series", "first_s", "quotes", "trades")
+    __slots__ = ("_quote", "_quoted_s", "_series", "first_s", "quotes", "trades")
 
     def __init__(self) -> None:
         self._series = {name: (BarSeries(FINE_S, FINE_ROWS), BarSeries(COARSE_S, COARSE_ROWS)) for name in SERIES}
         self.trades: deque[tuple[int, float, float]] = deque(maxlen=TICKS_KEPT)  # wall s, price, size
         self.quotes: deque[tuple[int, float, float, float, float]] = deque(maxlen=TICKS_KEPT)  # s, bid, ask, sizes
         self.first_s = math.inf
+        self._quote: tuple[float, float] | None = None
+        self._quoted_s = 0.0
 
     def trade(self, wall_s: float, price: float, size: float) -> None:
         self._add("TRADES", wall_s, price, size)
@@ -108,10 +139,21 @@ class SymbolHistory:
 
     def quote(self, wall_s: float, bid: float, ask: float, bid_size: float, ask_size: float) -> None:
         """Best bid and ask after a change."""
+        self._hold(wall_s)
         self._add("BID", wall_s, bid, 0.0)
         self._add("ASK", wall_s, ask, 0.0)
         self._add("MIDPOINT", wall_s, (bid + ask) / 2, 0.0)
+        self._quote, self._quoted_s = (bid, ask), wall_s
         self.quotes.append((int(wall_s), bid, ask, bid_size, ask_size))
+
+    def _hold(self, wall_s: float) -> None:
+        """The quote until now weighs as long as it stood: its averages are over time. Volume holds the seconds."""
+        since_s = max(self._quoted_s, wall_s - FINE_ROWS)
+        if self._quote is None or wall_s <= since_s:
+            return
+        for name, value in zip(("BID", "ASK"), self._quote, strict=True):
+            for series in self._series[name]:
+                series.hold(since_s, wall_s, value)
 
     def _add(self, name: str, wall_s: float, price: float, size: float) -> None:
         second = int(wall_s)
@@ -121,17 +163,46 @@ class SymbolHistory:
         fine.add(second, price, size)
         coarse.add(second - second % COARSE_S, price, size)
 
-    def bars(self, what: str, width_s: int, since_s: float, until_s: float) -> list[tuple[int, Bar]]:
-        """Bars of ``width_s`` seconds with their start, oldest first. ``what`` is one of SERIES."""
+    def bars(
+        self, what: str, width_s: int, since_s: float, until_s: float, within: Callable[[float], bool] | None = None
+    ) -> list[tuple[int, Bar]]:
+        """Bars of ``width_s`` seconds with their start, oldest first. ``what`` is one of HISTORICAL.
+
+        ``within`` says which seconds count; None: all of them.
+        """
+        if what == "BID_ASK":
+            bids = self.bars("BID", width_s, since_s, until_s, within)
+            asks = self.bars("ASK", width_s, since_s, until_s, within)
+            return [(start, _bid_ask(bid, ask)) for (start, bid), (_, ask) in zip(bids, asks, strict=True)]
         fine, coarse = self._series[what]
         source = coarse if width_s % COARSE_S == 0 else fine
         starts, rows = source.rows(since_s - since_s % source.width_s, until_s)
+        if within is not None:
+            chosen = np.array([within(float(start)) for start in starts], bool)
+            starts, rows = starts[chosen], rows[chosen]
         return merge(starts, rows, width_s)
 
 
+def _bid_ask(bid: Bar, ask: Bar) -> Bar:
+    """The broker's bar of both sides: average bid, highest ask, lowest bid, average ask."""
+    return (bid[5], ask[1], bid[2], ask[5], 0.0, 0.0, bid[6])
+
+
 _UNITS_S = {"S": 1, "D": 86_400, "W": 7 * 86_400, "M": 30 * 86_400, "Y": 365 * 86_400}
-_BAR_UNITS_S = {"sec": 1, "min": 60, "hour": 3_600, "day": 86_400, "week": 7 * 86_400, "month": 30 * 86_400}
 _MAX_DURATION_S = 100 * _UNITS_S["Y"]
+DAY_S = 86_400
+BAR_SIZES_S: dict[str, int] = {
+    **{f"{n} secs": n for n in (1, 5, 10, 15, 30)},
+    "1 min": 60,
+    **{f"{n} mins": n * 60 for n in (2, 3, 5, 10, 15, 20, 30)},
+    "1 hour": 3_600,
+    **{f"{n} hours": n * 3_600 for n in (2, 3, 4, 8)},
+    "1 day": DAY_S,
+    "1W": 7 * DAY_S,
+    "1M": 30 * DAY_S,
+}
+"""The widths that the broker knows, as it names them."""
+_ALSO = {"1 sec": "1 secs", "1 week": "1W", "1 month": "1M"}
 
 
 def duration_s(text: str) -> int:
@@ -144,13 +215,16 @@ def duration_s(text: str) -> int:
     seconds = int(count) * _UNITS_S[unit.upper()] if len(count) < 12 else math.inf
     if seconds > _MAX_DURATION_S:
         raise ValueError(f"duration {text[:20]!r}, allowed are at most 100 Y")
+    if unit.upper() == "S" and seconds > DAY_S:
+        raise ValueError(f"duration {text[:20]!r}, allowed are at most {DAY_S} S; longer ones are asked for in days")
     return int(seconds)
 
 
 def bar_size_s(text: str) -> int:
     """Seconds of a bar size such as ``5 secs`` or ``1 min``. Raises ValueError."""
-    count, _, unit = text.partition(" ")
-    name = unit.removesuffix("s") if unit != "s" else unit
-    if not count.isdigit() or name not in _BAR_UNITS_S or len(count) > 2 or int(count) < 1:
-        raise ValueError(f"bar size {text[:20]!r}, expected for example '5 secs', '1 min', '1 hour', '1 day'")
-    return int(count) * _BAR_UNITS_S[name]
+    found = BAR_SIZES_S.get(_ALSO.get(text, text))
+    if found is None:
+        raise ValueError(
+            f"historical data bar size setting {text[:20]!r} is invalid, legal ones are {', '.join(BAR_SIZES_S)}"
+        )
+    return found

@@ -56,7 +56,7 @@ REQUESTS: dict[In, tuple[str, str]] = {
     In.CANCEL_REAL_TIME_BARS: ("cancelRealTimeBars", "ends it"),
     In.HISTORICAL_DATA: (
         "reqHistoricalData",
-        "bars of what this gateway has seen since its start, kept up to date if asked; 162 if there are none",
+        "TRADES, MIDPOINT, BID, ASK, BID_ASK bars since its start, kept up to date if asked; 162 if there are none",
     ),
     In.CANCEL_HISTORICAL_DATA: ("cancelHistoricalData", "ends updates"),
     In.HEAD_TIMESTAMP: ("reqHeadTimeStamp", "when its history begins"),
@@ -68,7 +68,10 @@ REQUESTS: dict[In, tuple[str, str]] = {
     In.OPEN_ORDERS: ("reqOpenOrders", "this client's orders; client id 0 binds those entered by hand"),
     In.ALL_OPEN_ORDERS: ("reqAllOpenOrders", "everybody's, binding none"),
     In.AUTO_OPEN_ORDERS: ("reqAutoOpenOrders", "client id 0 only: later orders by hand are bound at once"),
-    In.COMPLETED_ORDERS: ("reqCompletedOrders", "the end alone"),
+    In.COMPLETED_ORDERS: (
+        "reqCompletedOrders",
+        "orders filled or cancelled today, of all clients (apiOnly: not those by hand), end",
+    ),
     In.EXECUTIONS: ("reqExecutions", "executions of the day with their commissions, filtered as asked, end"),
 }
 """By message id: the name of the call in most libraries, and what comes back."""

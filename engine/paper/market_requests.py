@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from engine.paper import client_requests as m
 from engine.paper import messages_out as out
 from engine.paper.catalog import DEPTH_VENUES, MARKET_RULES, NEW_YORK, SMART_COMPONENTS, TIME_ZONE, UnknownContract
-from engine.paper.history import SERIES, Bar, SymbolHistory, bar_size_s, duration_s
+from engine.paper.history import HISTORICAL, SERIES, Bar, SymbolHistory, bar_size_s, duration_s
+from engine.paper.live_bars import LIVE_WIDTH_S
 from engine.paper.place_order import ContractKey
 from engine.paper.session import Session
 
@@ -146,7 +147,10 @@ def real_time_bars(gw: Gateway, client: Session, request: m.RealTimeBars) -> Non
     if request.what not in SERIES:
         invalid(client, request.req_id, f"whatToShow {request.what[:20]!r}, allowed are {', '.join(SERIES)}")
         return
-    gw.bars.subscribe_live(client, request.req_id, symbol, request.what)
+    if request.width_s != LIVE_WIDTH_S:
+        invalid(client, request.req_id, f"bar size {request.width_s}, allowed is {LIVE_WIDTH_S}")
+        return
+    gw.bars.subscribe_live(client, request.req_id, symbol, request.what, gw.session_filter(request.use_rth))
 
 
 def cancel_bars(gw: Gateway, client: Session, request: m.ById) -> None:
@@ -168,14 +172,18 @@ def historical_data(gw: Gateway, client: Session, request: m.HistoricalData) -> 
     try:
         width_s, span_s = bar_size_s(request.bar_size), duration_s(request.duration)
         end_s = parse_time(request.end, gw.wall_s())
-        if what not in SERIES:
-            raise ValueError(f"whatToShow {request.what[:20]!r}, allowed are {', '.join(SERIES)}")
+        allowed = SERIES if request.keep_up_to_date else HISTORICAL
+        if what not in allowed:
+            raise ValueError(f"whatToShow {request.what[:20]!r}, allowed are {', '.join(allowed)}")
+        if request.keep_up_to_date and width_s < LIVE_WIDTH_S:
+            raise ValueError(f"bar size {request.bar_size!r} with keepUpToDate, allowed are 5 secs and more")
         if request.keep_up_to_date and request.end:
             raise ValueError(f"endDateTime {request.end[:30]!r} with keepUpToDate, allowed is an empty one")
     except ValueError as error:
         invalid(client, request.req_id, str(error))
         return
-    bars = gw.feed.history[symbol].bars(what, width_s, end_s - span_s, end_s) if gw.history_up else []
+    within = gw.session_filter(request.use_rth)
+    bars = gw.feed.history[symbol].bars(what, width_s, end_s - span_s, end_s, within) if gw.history_up else []
     if not bars and (not request.keep_up_to_date or not gw.history_up):
         _no_data(client, request.req_id)
         return
@@ -185,7 +193,7 @@ def historical_data(gw: Gateway, client: Session, request: m.HistoricalData) -> 
     )
     client.send(out.historical_data(request.req_id, first, last, rows))
     if request.keep_up_to_date:
-        gw.bars.subscribe_update(client, request.req_id, symbol, what, width_s, request.date_format)
+        gw.bars.subscribe_update(client, request.req_id, symbol, what, width_s, request.date_format, within)
 
 
 def _visible(what: str, bar: Bar) -> Bar:
@@ -230,6 +238,11 @@ def historical_ticks(gw: Gateway, client: Session, request: m.HistoricalTicks) -
         return
     venue = gw.catalog[symbol].primary_exchange
     kind, rows = tick_rows(gw.feed.history[symbol], request.what, start_s, end_s, venue)
+    within = gw.session_filter(request.use_rth)
+    if within is not None:
+        rows = [row for row in rows if within(float(str(row[0])))]
+    if request.ignore_size and request.what == "BID_ASK":
+        rows = [row for n, row in enumerate(rows) if n == 0 or row[2:4] != rows[n - 1][2:4]]
     if kind == 0:
         allowed = "TRADES, BID_ASK, MIDPOINT"
         invalid(client, request.req_id, f"whatToShow {request.what[:20]!r}, allowed are {allowed}")

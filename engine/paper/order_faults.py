@@ -12,9 +12,10 @@ class Armed:
 
     left: int = 0
     probability: float = 1.0
+    rng: random.Random | None = None  # of a command that came with a seed; None: the one of all
 
-    def arm(self, count: int, probability: float) -> None:
-        self.left, self.probability = count, probability
+    def arm(self, count: int, probability: float, rng: random.Random | None = None) -> None:
+        self.left, self.probability, self.rng = count, probability, rng
 
     def fires(self, rng: random.Random) -> bool:
         if not self.left or (self.probability < 1.0 and rng.random() >= self.probability):
@@ -49,4 +50,4 @@ class OrderFaults:
         self.parts = 2
 
     def fires(self, armed: Armed) -> bool:
-        return self.armed and armed.left > 0 and armed.fires(self.rng)
+        return self.armed and armed.left > 0 and armed.fires(armed.rng or self.rng)

@@ -317,6 +317,7 @@ class OrderLife:
 
     def _end(self, order: PaperOrder, reason: str) -> None:
         order.status = CANCELLED
+        order.ended_s, order.end_reason = self._wall_s(), reason
         self._record(order)
         if order.place != HELD:
             self.news.order(order)
@@ -370,6 +371,8 @@ class OrderLife:
             commission,
             result.realized if result.closed else math.nan,
         )
+        if order.status == FILLED:
+            order.ended_s = execution.wall_s
         self.ledger.put_execution(execution)
         self._journal.execution(execution)
         self._record(order)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from typing import Protocol
 
 from engine.paper import messages_out as out
-from engine.paper.catalog import Catalog
+from engine.paper.catalog import NEW_YORK, TIME_ZONE, Catalog
 from engine.paper.client_requests import Executions
+from engine.paper.fields import number
 from engine.paper.order_faults import OrderFaults
-from engine.paper.order_out import acknowledgement, open_order
-from engine.paper.orders import FILLED, HELD, Execution, Ledger, PaperOrder
+from engine.paper.order_out import acknowledgement, completed_order, open_order
+from engine.paper.orders import CANCELLED, FILLED, HELD, Execution, Ledger, PaperOrder
 from engine.paper.place_order import OrderKind
 
 
@@ -161,6 +163,21 @@ def send_open_orders(client: Client, ledger: Ledger, catalog: Catalog, everyone:
             client.send(open_order(order, catalog[order.symbol], client.version))
             client.send(status_message(order))
     client.send(out.open_order_end())
+
+
+def send_completed_orders(client: Client, ledger: Ledger, catalog: Catalog, api_only: bool) -> None:
+    """Orders that were filled or cancelled today, in the order of their ends; ``api_only``: none entered by hand."""
+    ended = [o for o in ledger.orders.values() if o.ended_s and o.status in (FILLED, CANCELLED) and o.place != HELD]
+    for order in sorted(ended, key=lambda o: o.ended_s):
+        if api_only and order.order_id <= 0:
+            continue
+        when = f"{datetime.fromtimestamp(order.ended_s, NEW_YORK):%Y%m%d %H:%M:%S} {TIME_ZONE}"
+        if order.status == FILLED:
+            outcome = f"Filled Size: {number(order.filled)}"
+        else:
+            outcome = f"Cancelled: {order.end_reason}" if order.end_reason else "Cancelled by Trader"
+        client.send(completed_order(order, catalog[order.symbol], client.version, when, outcome))
+    client.send(out.completed_orders_end())
 
 
 def send_executions(client: Client, ledger: Ledger, catalog: Catalog, request: Executions, since_s: float) -> None:

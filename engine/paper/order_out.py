@@ -238,3 +238,107 @@ def _trail(order: PaperOrder) -> tuple[str, str]:
         "" if order.trail_stop != order.trail_stop else price(order.trail_stop),
         "" if order.trail_percent != order.trail_percent else price(order.trail_percent),
     )
+
+
+_COMPLETED_AFTER_HOURS = _run(
+    0,  # hidden
+    0,  # discretionaryAmt
+    "",  # goodAfterTime
+    *("", "", "", ""),  # faGroup, faMethod, faPercentage, faProfile
+    "",  # modelCode
+    "",  # goodTillDate
+    "",  # rule80A
+    "",  # percentOffset
+    "",  # settlingFirm
+    0,  # shortSaleSlot
+    "",  # designatedLocation
+    -1,  # exemptCode
+    *("", "", ""),  # startingPrice, stockRefPrice, delta
+    *("", ""),  # stockRangeLower, stockRangeUpper
+    UNSET_INTEGER,  # displaySize
+    0,  # sweepToFill
+    0,  # allOrNone
+    "",  # minQty
+)
+_COMPLETED_BEFORE_TRAIL = _run(
+    0,  # triggerMethod
+    "",  # volatility
+    0,  # volatilityType
+    "None",  # deltaNeutralOrderType: the word, so four fields follow its price
+    "",  # deltaNeutralAuxPrice
+    *(0, 0, 0, ""),
+    0,  # continuousUpdate
+    0,  # referencePriceType
+)
+_COMPLETED_AFTER_TRAIL = _run(
+    "",  # comboLegsDescrip
+    *(0, 0, 0),  # combo legs, order combo legs, smart combo routing parameters
+    *("", "", ""),  # scaleInitLevelSize, scaleSubsLevelSize, scalePriceIncrement
+    "",  # hedgeType
+    "",  # clearingAccount
+    "IB",  # clearingIntent
+    0,  # notHeld
+    0,  # deltaNeutralContract
+    "",  # algoStrategy
+    0,  # solicited
+)
+_COMPLETED_AFTER_STATUS = _run(
+    0,  # randomizeSize
+    0,  # randomizePrice
+    0,  # conditions
+)
+_COMPLETED_BEFORE_FILLED = _run(
+    UNSET_DOUBLE_TEXT,  # lmtPriceOffset
+    0,  # cashQty
+    1,  # dontUseAutoPriceForHedge
+    0,  # isOmsContainer
+    "",  # autoCancelDate
+)
+_COMPLETED_AFTER_FILLED = _run(
+    UNSET_INTEGER,  # refFuturesConId
+    0,  # autoCancelParent
+    "",  # shareholder
+    0,  # imbalanceOnly
+    0,  # routeMarketableToBbo
+)
+
+
+def completed_order(order: PaperOrder, instrument: Instrument, version: int, ended: str, outcome: str) -> bytes:
+    """One completedOrder: an order that has ended, ``ended`` when and ``outcome`` how. It carries no order id."""
+    contract = list(contract_fields(instrument, order.exchange))
+    limit, aux = order.limit, order.aux
+    trail_stop, trail_percent = _trail(order)
+    runs = (
+        "101",
+        _run(*contract),
+        order.action,
+        number(order.quantity),
+        order.order_type,
+        "0.0" if limit != limit else price(limit),
+        "0.0" if aux != aux else price(aux),
+        order.tif,
+        order.oca_group,
+        order.account,
+        order.open_close,
+        "0",  # origin
+        order.order_ref,
+        str(order.perm_id),
+        "1" if order.outside_rth else "0",
+        _COMPLETED_AFTER_HOURS,
+        str(order.oca_type),
+        _COMPLETED_BEFORE_TRAIL,
+        trail_stop,
+        trail_percent,
+        _COMPLETED_AFTER_TRAIL,
+        order.status,
+        _COMPLETED_AFTER_STATUS,
+        trail_stop or UNSET_DOUBLE_TEXT,
+        _COMPLETED_BEFORE_FILLED,
+        number(order.filled),
+        _COMPLETED_AFTER_FILLED,
+        str(order.parent or ""),
+        ended,
+        outcome,
+        *(("", "", "", "", "") if version >= 170 else ()),  # minTradeQty and the four pegging fields
+    )
+    return encoded("\0".join(runs) + "\0")

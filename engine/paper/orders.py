@@ -67,6 +67,8 @@ class PaperOrder:
     place: str = DESK
     triggered: bool = False
     added: float = 0.0  # shares that added liquidity
+    ended_s: float = 0.0  # UTC seconds at which it was filled or cancelled
+    end_reason: str = ""  # why it was cancelled; empty: its client asked for it
 
     @property
     def limit_now(self) -> float:

@@ -10,7 +10,7 @@ from engine.paper import market_requests as market
 from engine.paper import messages_out as out
 from engine.paper.market_requests import invalid, parse_time
 from engine.paper.messages_in import In
-from engine.paper.order_news import send_executions, send_open_orders
+from engine.paper.order_news import send_completed_orders, send_executions, send_open_orders
 from engine.paper.place_order import OrderRequest
 from engine.paper.session import Session
 
@@ -167,8 +167,8 @@ def all_open_orders(gw: Gateway, client: Session, request: m.Bare) -> None:
     send_open_orders(client, gw.desk.ledger, gw.catalog, everyone=True)
 
 
-def completed_orders(gw: Gateway, client: Session, request: m.Bare) -> None:
-    client.send(out.completed_orders_end())
+def completed_orders(gw: Gateway, client: Session, request: m.Numbered) -> None:
+    send_completed_orders(client, gw.desk.ledger, gw.catalog, api_only=bool(request.value))
 
 
 def executions(gw: Gateway, client: Session, request: m.Executions) -> None:

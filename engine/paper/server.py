@@ -34,6 +34,7 @@ from engine.paper.requests import HANDLERS
 from engine.paper.session import Session
 from engine.paper.state import Journal, load, lock_state
 from engine.paper.trading import Desk
+from engine.paper.watch import regular
 
 log = logging.getLogger(__name__)
 
@@ -195,6 +196,10 @@ class Gateway:
         day = trading_day(self.wall_s())
         if day > self.account.day:
             self.desk.roll_day(day, self.now_ns())
+
+    def session_filter(self, regular_only: bool) -> Callable[[float], bool] | None:
+        """Which seconds are within the hours asked for (useRTH); None: all, as always in a market that never closes."""
+        return regular if regular_only and self.config.hours == "regular" else None
 
     # Market.
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from engine.paper.books import SymbolBook, caught_up, window
 from engine.paper.history import BarSeries, SymbolHistory, bar_size_s, duration_s, merge
+from engine.paper.market_requests import bar_stamp
 
 changes = st.lists(st.tuples(st.sampled_from([0, 1, 2]), st.integers(0, 7), st.integers(1, 99)), max_size=60)
 
@@ -112,3 +113,34 @@ def test_catching_up_leads_from_any_book_to_any_other_through_good_books_only(da
     assert (book.asks, book.bids) == after
     assert changes or before == after
     assert len(changes) <= sum(map(len, (*before, *after)))
+
+
+def test_a_bar_of_both_sides_has_averages_over_time_and_the_extremes():
+    history = SymbolHistory()
+    history.quote(100.0, 10.0, 11.0, 1, 1)
+    history.quote(104.0, 12.0, 14.0, 1, 1)  # the first quote stood for four seconds
+    history.quote(105.0, 12.0, 14.0, 1, 1)
+    ((start, bar),) = history.bars("BID_ASK", 5, 100, 105)
+    assert start == 100
+    assert bar[:4] == (pytest.approx((4 * 10 + 12) / 5), 14.0, 10.0, pytest.approx((4 * 11 + 14) / 5))
+    assert [s for s, _ in history.bars("BID", 1, 100, 105, within=lambda s: s >= 104)] == [104]
+
+
+def test_only_the_brokers_bar_widths_are_taken():
+    for text in ("3 secs", "7 mins", "5 hours", "2 days", "", "secs", "1", "60 secs"):
+        with pytest.raises(ValueError, match="legal ones are 1 secs, 5 secs"):
+            bar_size_s(text)
+    assert [bar_size_s(t) for t in ("1 secs", "30 secs", "1 min", "20 mins", "8 hours", "1 day")] == [
+        1, 30, 60, 1200, 28_800, 86_400,
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="86400 S"):
+        duration_s("86401 S")
+
+
+def test_a_daily_bar_is_that_of_the_day_in_new_york():
+    noon = 1_795_712_400  # 26 November 2026, 12:00 in New York
+    history = SymbolHistory()
+    history.trade(float(noon), 10.0, 1.0)
+    for width, day in (("1 day", "20261126"), ("1W", "20261123")):
+        ((start, _),) = history.bars("TRADES", bar_size_s(width), noon - 60, noon + 60)
+        assert bar_stamp(start, bar_size_s(width), 1) == day

@@ -386,3 +386,26 @@ async def test_the_command_line_carries_out_faults_resets_the_account_and_passes
             await runner.cleanup()
     nobody = CliRunner().invoke(paper_gateway, ["fault", "clear", "--control-port", control])
     assert f"start the gateway with --control-port {control}" in nobody.output
+
+
+async def test_a_command_with_a_seed_has_chances_of_its_own():
+    patterns = []
+    for others in (0, 3):
+        async with running(seed=others) as r:
+            client = await RawClient.connect(r.port)
+            for _ in range(others):
+                r.gateway.desk.faults.rng.random()
+            r.faults.plan("reject_next", {"count": 1000, "probability": 0.5}, Plan.read({"seed": 7}))
+            for order_id in range(1, 17):
+                client.send(*place_fields(order_id, quantity=1))
+            await client.sync()
+            patterns.append([201 in client.errors(i) for i in range(1, 17)])
+            await client.close()
+    assert patterns[0] == patterns[1]
+    assert 0 < sum(patterns[0]) < 16
+
+
+def test_a_scenario_entry_may_have_a_seed_of_its_own(tmp_path):
+    path = tmp_path / "seeded.toml"
+    path.write_text('[[faults]]\nat_s = 1\nfault = "stall"\nseed = 7\n')
+    assert load_scenario(path).faults[0].plan.seed == 7

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from paper_harness import AAPL, MSFT, RawClient, place_fields, running, until
 from paper_scripted import ScriptedMarket
 
+from engine.paper import server
 from engine.paper.framing import MAX_FRAME_BYTES, frame
 from engine.paper.messages_in import READERS
 from engine.paper.server import PortTaken
@@ -826,3 +827,38 @@ async def test_a_tick_by_tick_request_may_begin_with_the_past_and_leave_sizes_ou
         r.step()
         await client.expect(99, 2)
         await client.close()
+
+
+@pytest.mark.parametrize(
+    ("size", "what", "end", "keep"),
+    [
+        ("3 secs", "TRADES", "", 0),
+        ("1 secs", "MIDPOINT", "", 1),
+        ("5 secs", "BID_ASK", "", 1),
+        ("5 secs", "BID", "20260101 00:00:00", 1),
+        ("5 secs", "NONSENSE", "", 0),
+    ],
+)
+async def test_bars_that_the_broker_refuses_are_refused(size, what, end, keep):
+    async with running() as r:
+        client = await RawClient.connect(r.port)
+        client.send(20, 7, *AAPL, 0, end, size, "60 S", 0, what, 1, keep, "")
+        await client.expect_error(321, 7)
+        await client.close()
+
+
+@pytest.mark.parametrize("what", ["TRADES", "MIDPOINT", "BID", "ASK", "BID_ASK"])
+async def test_bars_outside_regular_hours_are_left_out_if_asked(what, monkeypatch):
+    monkeypatch.setattr(server, "regular", lambda wall_s: False)
+    for hours, found in (("24/7", True), ("regular", False)):
+        async with running(hours=hours) as r:
+            client = await RawClient.connect(r.port)
+            r.market.trade(0, 150.0, 10.0)
+            r.market.set_row(0, 1, 0, 149.98, 55.0)
+            r.step()
+            client.send(20, 6, *AAPL, 0, "", "5 secs", "60 S", 0, what, 1, 0, "")
+            await client.expect(17)
+            client.send(20, 7, *AAPL, 0, "", "5 secs", "60 S", 1, what, 1, 0, "")
+            await until(lambda c=client: len(c.of(17)) == 2 or 162 in c.errors(7), "an answer")
+            assert (len(client.of(17)) == 2) == found
+            await client.close()

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ib_insync.decoder import Decoder
 from paper_harness import RawClient, place_fields, running, start_gateway
 from paper_scripted import ScriptedMarket
 
@@ -217,3 +218,54 @@ async def test_a_log_of_the_older_form_is_read(tmp_path):
         assert older
         assert {o.order_id: o.status for o in r.gateway.desk.ledger.working()} == working
         assert r.gateway.account.cash == cash
+
+
+async def test_completed_orders_of_the_day_are_told_and_survive_a_restart(tmp_path):
+    state = tmp_path / "state.json"
+    told = []
+    for life in (1, 2):
+        async with running(state_file=state) as r:
+            client = await RawClient.connect(r.port)
+            if life == 1:
+                client.send(*place_fields(1, order_type="MKT", limit="", quantity=40, order_ref="mine"))
+                await client.expect(59)
+                client.send(*place_fields(2, limit=140.0, tif="GTC"))
+                await client.expect(3, 4)
+                client.send(4, 1, 2, "")
+                await client.expect_error(202, 2)
+                client.send(*place_fields(3, limit=141.0, tif="GTC"))
+                r.faults.apply("manual_order", {"symbol": "AAPL", "quantity": 7})
+                await client.sync()
+            for api_only in (0, 1):
+                client.messages.clear()
+                client.send(99, api_only)
+                await client.expect(102)
+                told.append(client.of(101))
+            await client.close()
+    everyone, of_the_api, later, later_api = told
+    assert (everyone, of_the_api) == (later, later_api)
+    assert [(m[12], m[13], m[14], m[22]) for m in of_the_api] == [
+        ("BUY", "40", "MKT", "mine"),
+        ("BUY", "100", "LMT", ""),
+    ]
+    assert [m[-6] for m in of_the_api] == ["Filled Size: 40", "Cancelled by Trader"]
+    assert len(everyone) == 3
+
+
+@pytest.mark.parametrize("version", [157, 176])
+async def test_completed_orders_are_read_by_the_library(version):
+    async with running() as r:
+        client = await RawClient.connect(r.port, 5, f"v157..{version}")
+        client.send(*place_fields(1, order_type="MKT", limit="", quantity=40, order_ref="mine", version=version))
+        await client.expect(59)
+        client.send(99, 1)
+        await client.expect(102)
+
+        class Sink:
+            def completedOrder(self, contract, order, state):
+                self.seen = (contract.conId, order.permId, order.orderRef, order.filledQuantity, state.completedStatus)
+
+        sink = Sink()
+        Decoder(sink, version).completedOrder(client.of(101)[0])
+        assert sink.seen == (265598, 1_500_000_001, "mine", 40.0, "Filled Size: 40")
+        await client.close()

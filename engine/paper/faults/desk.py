@@ -43,6 +43,7 @@ class FaultDesk:
         self.table = table
         self._timers: set[asyncio.TimerHandle] = set()
         self._plans = 0
+        self.chances: random.Random | None = None  # of the command that is carried out; None: it has no seed
         self.reseed(gateway.config.seed if seed is None else seed)
 
     def reseed(self, seed: int) -> None:
@@ -55,27 +56,45 @@ class FaultDesk:
         """The fault of that name with its checked arguments. Raises FaultError."""
         return checked(self.table, name, given)
 
-    def apply(self, name: str, given: Mapping[str, Any]) -> str:
-        """Carry out a fault by name; returns what was done. Raises FaultError."""
+    def apply(self, name: str, given: Mapping[str, Any], chances: random.Random | None = None) -> str:
+        """Carry out a fault by name; returns what was done. Raises FaultError.
+
+        ``chances`` decides what it leaves to chance; None: the generator of all.
+        """
         fault, values = self.check(name, given)
+        self.chances = chances
         try:
             result = fault.run(self, values)
         except ValueError as error:
             raise FaultError(f"{name}: {error}") from error
+        finally:
+            self.chances = None
         self.gateway.pump()
         self.gateway.flush_all()
         return result
 
     def plan(self, name: str, given: Mapping[str, Any], plan: Plan) -> str:
         """Carry out a fault at the times of a plan. Raises FaultError for what can be known beforehand."""
+        chances = None if plan.seed is None else random.Random(f"{plan.seed}:chances")
+        if plan.at_once:
+            return self.apply(name, given, chances)
         self.check(name, given)
-        self._plans += 1
-        times = plan.occurrences(random.Random(f"{self._seed}:{self._plans}"))
-        self._next(name, dict(given), times, asyncio.get_running_loop().time())
+        if plan.seed is None:
+            self._plans += 1
+        own = f"{self._seed}:{self._plans}" if plan.seed is None else f"{plan.seed}:times"
+        times = plan.occurrences(random.Random(own))
+        self._next(name, dict(given), times, asyncio.get_running_loop().time(), chances)
         often = "for ever" if plan.times == 0 else f"{plan.times} times" if plan.times > 1 else "once"
         return f"{name} is planned {often}, first after {plan.after_s:g} s, with probability {plan.probability:g}"
 
-    def _next(self, name: str, given: dict[str, Any], times: Iterator[float], origin_s: float) -> None:
+    def _next(
+        self,
+        name: str,
+        given: dict[str, Any],
+        times: Iterator[float],
+        origin_s: float,
+        chances: random.Random | None,
+    ) -> None:
         at_s = next(times, None)
         if at_s is None:
             return
@@ -83,10 +102,10 @@ class FaultDesk:
         def carry_out() -> None:
             self._timers.discard(timer)
             try:
-                log.warning("fault at %g s: %s: %s", at_s, name, self.apply(name, given))
+                log.warning("fault at %g s: %s: %s", at_s, name, self.apply(name, given, chances))
             except FaultError as error:
                 log.error("fault at %g s: %s", at_s, error)
-            self._next(name, given, times, origin_s)
+            self._next(name, given, times, origin_s, chances)
 
         timer = asyncio.get_running_loop().call_at(origin_s + at_s, carry_out)
         self._timers.add(timer)

@@ -26,7 +26,7 @@ def _armed(
     def run(desk: FaultDesk, values: Values) -> str:
         faults = desk.gateway.desk.faults
         count, probability = values.count("count"), values.number("probability")
-        pick(faults).arm(count, probability)
+        pick(faults).arm(count, probability, desk.chances)
         faults.armed = True
         if set_up is not None:
             set_up(faults, values)

@@ -15,6 +15,7 @@ WHEN: Mapping[str, Arg] = {
     "jitter_s": number("up to so many seconds later, anew each time", 0.0),
     "times": number("how often at most; 0 with every_s: for ever", 0.0, 0, 1e6),
     "probability": number("chance that it happens, anew each time", 1.0, 0.0, 1.0),
+    "seed": number("decides the chances of this command alone; -1: the gateway's seed does", -1, -1, 2**53),
 }
 
 
@@ -27,6 +28,7 @@ class Plan:
     jitter_s: float = 0.0
     times: int = 1
     probability: float = 1.0
+    seed: int | None = None
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> Plan:
@@ -42,7 +44,13 @@ class Plan:
             values.number("jitter_s"),
             times if every_s > 0 else 1,
             values.number("probability"),
+            values.count("seed") if values.count("seed") >= 0 else None,
         )
+
+    @property
+    def at_once(self) -> bool:
+        """True if it says nothing about time and chance: at most a seed."""
+        return self == Plan(seed=self.seed)
 
     def occurrences(self, rng: random.Random) -> Iterator[float]:
         """Seconds from now at which it happens, rising; endless for ``times`` 0."""
