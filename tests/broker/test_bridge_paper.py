@@ -170,14 +170,18 @@ def test_entries_of_a_silent_strategy_are_cancelled_and_others_stay(rig: Rig) ->
     assert rig.states(other)[-1] == OrderState.WORKING
 
 
-def test_pause_lets_only_reducing_orders_pass(rig: Rig) -> None:
+@pytest.mark.parametrize(("stop", "code"), [("pause", Refusal.PAUSED), ("kill", Refusal.KILLED)])
+def test_pause_and_kill_let_only_reducing_orders_pass_and_say_so(rig: Rig, stop: str, code: Refusal) -> None:
     rig.filled(0, 100)
-    rig.stop.value[0]["pause"] = 1
+    rig.stop.value[0][stop] = 1
     rig.stop.publish()
     entry, too_much, close = rig.order(0, 10), rig.order(0, -150), rig.order(0, -60)
     rig.until(lambda: rig.qty(0) == 40.0)
-    assert rig.refusal(entry)["code"] == Refusal.PAUSED  # type: ignore[index]
-    assert rig.refusal(too_much)["code"] == Refusal.PAUSED  # type: ignore[index]
+    for refused in (entry, too_much):
+        event = rig.refusal(refused)
+        assert event is not None
+        assert event["code"] == code
+        assert bytes(event["text"]).startswith(code.name.encode()), "in words, to the journal"
     assert rig.refusal(close) is None
 
 
