@@ -131,6 +131,8 @@ class Bookkeeper(Reconciler):
             self.cells.order_event()
         elif self.reading is not None and news.req_id == self.reading.executions_id:
             self.reading.executions += 1
+        if news.client_id == self._config.gateway.client_id and news.order_id > 0:
+            self._ids.raise_to(news.order_id + 1)
         symbol = self.symbol_of(news.con_id, news.symbol)
         if symbol < 0 or news.account != self._account:
             return

@@ -167,16 +167,17 @@ class Desk:
         if code:
             self._refuse(verdict, Refusal(code), float(self._out[0]), float(self._out[1]))
             return
-        if not self._ids.ready():
-            self._refuse(
-                verdict, Refusal.NOT_CONNECTED, text="no order ids are reserved on disk yet; is state_dir writable?"
-            )
-            return
         reducing = bool(self._out[2])
+        if not reducing and not self._ids.ready():
+            text = "no order ids are reserved on disk: is state_dir full or not writable? what reduces still passes"
+            self._refuse(verdict, Refusal.NOT_CONNECTED, text=text)
+            return
         if not reducing and self._efficiency.left <= len(self._entries):
             self._refuse(verdict, Refusal.ORDER_EFFICIENCY, self._efficiency.ratio, self._efficiency.limit)
             return
-        order = self._order_of(verdict.intent, self._ids.take(), not reducing, OrderState.PENDING, now_ns)
+        order = self._order_of(
+            verdict.intent, self._ids.take(closing=reducing), not reducing, OrderState.PENDING, now_ns
+        )
         verdict.order, verdict.closing = order, reducing
         # From here on it counts as exposure, so that the next intent of this batch sees it.
         self._store(order)
@@ -229,7 +230,7 @@ class Desk:
         ``next_order_id``: the books take it over as if it had been sent from here."""
         i = record[0]
         self._remember(int(i["intent_id"]), (int(i["source"]), bytes(i["key"])))
-        order = self._order_of(record, self._ids.take(), not reducing, OrderState.SENT, t_wire_ns)
+        order = self._order_of(record, self._ids.take(closing=reducing), not reducing, OrderState.SENT, t_wire_ns)
         self._sent_id = order.order_id
         self._store(order)
         self._gate.passed(order.symbol, order.source, order.signed_qty, order.limit_price, reducing, t_wire_ns)
@@ -288,10 +289,10 @@ class Desk:
             self._withdraw(verdict, Refusal.NOT_CONNECTED, now_ns)
             return
         if order.order_id < self._sent_id:  # one that was numbered later has left before
-            if not self._ids.ready():
+            if not verdict.closing and not self._ids.ready():
                 self._withdraw(verdict, Refusal.NOT_CONNECTED, now_ns)
                 return
-            order = self._register.renumber(order, self._ids.take())
+            order = self._register.renumber(order, self._ids.take(closing=verdict.closing))
         self._sent_id = order.order_id
         self._link.place(self._wire(order))
         self._efficiency.requests += 1

@@ -1,7 +1,8 @@
 """``risk.bridge.json``: the order-id mark and the day's opening positions, written atomically.
 
 The hot loop never waits for a disk: a helper thread writes the newest value that was submitted. Only the order-id mark
-has to be on disk before ids above it are used; it is therefore reserved in blocks, ahead of need.
+has to be on disk before ids below it are used; it is therefore reserved in blocks, ahead of need, and counts once its
+write has been confirmed. What closes a position is numbered beyond it where the disk fails.
 """
 
 from __future__ import annotations
@@ -71,7 +72,11 @@ class StateFiles(Protocol):
     error: str
     """Of the last write that failed; empty since one succeeded."""
 
-    def submit(self, path: Path, data: bytes) -> None: ...
+    def submit(self, path: Path, data: bytes) -> int:
+        """Queue the whole content of a file; returns the number of this submission."""
+
+    def written(self, path: Path) -> int:
+        """The newest submission of a file that is on disk, or had a newer one in its place; 0 none."""
 
     def drain(self, timeout_s: float) -> bool: ...
 
@@ -82,7 +87,9 @@ class Writer:
     """Writes files in a thread of its own; of several submissions for one file only the newest is written."""
 
     def __init__(self) -> None:
-        self._pending: dict[Path, bytes] = {}
+        self._pending: dict[Path, tuple[int, bytes]] = {}
+        self._written: dict[Path, int] = {}
+        self._count = 0
         self._change = threading.Condition()
         self._busy = False
         self._stop = False
@@ -90,13 +97,18 @@ class Writer:
         """Of the last write that failed; empty since one succeeded."""
         self._thread: threading.Thread | None = None
 
-    def submit(self, path: Path, data: bytes) -> None:
+    def submit(self, path: Path, data: bytes) -> int:
         with self._change:
-            self._pending[path] = data
+            self._count += 1
+            self._pending[path] = (self._count, data)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="state-writer", daemon=True)
                 self._thread.start()
             self._change.notify_all()
+            return self._count
+
+    def written(self, path: Path) -> int:
+        return self._written.get(path, 0)
 
     def _run(self) -> None:
         while True:
@@ -105,10 +117,11 @@ class Writer:
                     self._change.wait()
                 if not self._pending:
                     return
-                path, data = self._pending.popitem()
+                path, (number, data) = self._pending.popitem()
                 self._busy = True
             try:
                 write_atomic(path, data)
+                self._written[path] = number
                 self.error = ""
             except OSError as error:
                 self.error = f"{path}: {error.strerror}"
@@ -130,15 +143,19 @@ class Writer:
 
 
 class OrderIds:
-    """Order ids that never repeat, whatever the gateway's nextValidId says after a restart of its own."""
+    """Order ids that never repeat, whatever the gateway's nextValidId says after a restart of its own.
+
+    Below the mark that is known to be on disk every order may be numbered, beyond it only what closes: a position must
+    be closed also when the disk is full. Such ids are still in the order store and in the broker's answers.
+    """
 
     def __init__(self, mark: int) -> None:
         self._next = max(1, mark)
-        self._reserved = self._next
+        self._reserved = self._confirmed = self._next
 
     @property
     def mark(self) -> int:
-        """What the file must say before ids are used."""
+        """What the file must say before ids up to it are used."""
         return self._reserved
 
     def raise_to(self, order_id: int) -> None:
@@ -152,16 +169,20 @@ class OrderIds:
         self._reserved = self._next + BLOCK
         return self._reserved
 
+    def confirm(self, mark: int) -> None:
+        """A mark is on disk."""
+        self._confirmed = max(self._confirmed, mark)
+
     def ready(self) -> bool:
-        return self._next < self._reserved
+        return self._next < self._confirmed
 
     def peek(self) -> int:
         """What ``take`` will return."""
         return self._next
 
-    def take(self) -> int:
-        """The next id. Raises ValueError when the reserved block is used up."""
-        if not self.ready():
+    def take(self, *, closing: bool = False) -> int:
+        """The next id. Raises ValueError when the block on disk is used up and the order does not close."""
+        if not closing and not self.ready():
             raise ValueError(f"order id {self._next} is not reserved on disk: the state directory can't be written?")
         self._next += 1
         return self._next - 1

@@ -6,6 +6,7 @@ what was sent. Nothing waits for an answer; what must happen later is a state wi
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -145,8 +146,10 @@ class BrokerBridge:
         self._command_rings = [context.ring_reader(name, 64) for name in topology.COMMAND_RINGS]
         self._writer: statefile.StateFiles = files or statefile.Writer()
         self._writer_error = ""
+        self._marks: deque[tuple[int, int]] = deque(maxlen=16)
+        """Order-id marks that are being written: (number of the submission, mark)."""
         self.duties: tuple[Callable[[int], None], ...] = (
-            self._see_to_the_link, self._see_to_orders, self.gate.markets, self.guard.watch_lease,
+            self._keep_ids, self._see_to_the_link, self._see_to_orders, self.gate.markets, self.guard.watch_lease,
             self.guard.publish_blocks, self.guard.watch_algo, *(EachSecond(duty) for duty in (
                 self._look_at_sessions, self._look_at_lines, self._resync, self._look_at_books, self._keep,
             )), self._say,
@@ -155,16 +158,19 @@ class BrokerBridge:
     # Agent.
 
     def on_start(self, now_ns: int) -> None:
-        mark = self._ids.reserve()
-        if mark is not None:
-            try:
-                statefile.write_atomic(self._path, statefile.encode(self.books.state()))
-            except OSError as error:
-                raise StartRefused(
-                    f"broker-bridge: {self._path}: {error.strerror}: order ids can't be kept; check state_dir"
-                ) from error
-        for order in self.register.restore(now_ns):
-            self._ids.raise_to(order.order_id + 1)
+        living = self.register.restore(now_ns)
+        for order in self.register.by_intent.values():
+            if order.own:
+                self._ids.raise_to(order.order_id + 1)
+        self._ids.reserve()
+        try:
+            statefile.write_atomic(self._path, statefile.encode(self.books.state()))
+        except OSError as error:
+            raise StartRefused(
+                f"broker-bridge: {self._path}: {error.strerror}: order ids can't be kept; check state_dir"
+            ) from error
+        self._ids.confirm(self._ids.mark)
+        for order in living:
             self.books.say(order, text=order.text or "known from before the restart; to be read back from the broker")
         self._recover_flight(now_ns)
         for client_id, number in self._former.items():
@@ -347,6 +353,14 @@ class BrokerBridge:
 
     # Duties.
 
+    def _keep_ids(self, now_ns: int) -> None:
+        """Order ids are reserved ahead of need, and used once their mark is on disk."""
+        if self._ids.reserve() is not None:
+            self._write_state()
+        written = self._writer.written(self._path) if self._marks else 0
+        while self._marks and self._marks[0][0] <= written:
+            self._ids.confirm(self._marks.popleft()[1])
+
     def _see_to_the_link(self, now_ns: int) -> None:
         self.conn.heard_ns = self.link.last_message_ns
         self.session.connect_if_due(now_ns)
@@ -428,11 +442,14 @@ class BrokerBridge:
             )  # fmt: skip
 
     def _save(self) -> None:
-        if self._ids.reserve() is not None or self.books.save_due:
-            self.books.save_due = False
-            self._writer.submit(self._path, statefile.encode(self.books.state()))
+        if self.books.save_due or (self._marks and self._writer.error):
+            self._write_state()
         if self.contracts.dirty and self.contracts.qualified:
             self._writer.submit(self._context.state_dir / "contracts.json", self.contracts.save())
+
+    def _write_state(self) -> None:
+        self.books.save_due = False
+        self._marks.append((self._writer.submit(self._path, statefile.encode(self.books.state())), self._ids.mark))
 
 
 def create(context: Context) -> BrokerBridge:

@@ -62,13 +62,21 @@ class SimFiles(FileWriter):
         self._disk, self._report = disk, on_error
         self._pending: dict[Path, tuple[int, bytes]] = {}
         self._broken: set[Path] = set()
+        self._number: dict[Path, int] = {}
+        self._written: dict[Path, int] = {}
         self.error = ""
 
     def write(self, path: Path, data: bytes) -> None:
         due, _ = self._pending.get(path, (self._disk.clock.now + self._disk.delay_ns(), b""))
         self._pending[path] = (due, data)
 
-    submit = write
+    def submit(self, path: Path, data: bytes) -> int:
+        self.write(path, data)
+        self._number[path] = self._number.get(path, 0) + 1
+        return self._number[path]
+
+    def written(self, path: Path) -> int:
+        return self._written.get(path, 0)
 
     def settle(self, now_ns: int) -> None:
         """Do what is due."""
@@ -80,6 +88,7 @@ class SimFiles(FileWriter):
         try:
             self._disk.check(path)
             replace_file(path, data)
+            self._written[path] = self._number.get(path, 0)
             self._broken.discard(path)
             self.error = ""
         except OSError as error:

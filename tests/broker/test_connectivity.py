@@ -127,16 +127,22 @@ def test_order_ids_are_on_disk_before_they_are_used_and_never_repeat(tmp_path: P
         ids.take()
     mark = ids.reserve()
     assert mark is not None
+    assert not ids.ready(), "reserved, but not on disk"
     statefile.write_atomic(path, statefile.encode(statefile.BridgeState(order_id_mark=mark)))
+    ids.confirm(mark)
     used = [ids.take() for _ in range(300)]
     heir = statefile.OrderIds(statefile.load(path).order_id_mark)  # type: ignore[union-attr]
     heir.raise_to(1)  # the gateway's counter has rolled back
-    heir.reserve()
+    heir.confirm(heir.reserve() or 0)
     assert heir.take() > max(used)
     ids.raise_to(50_000)
     assert not ids.ready()
     assert ids.reserve() == 50_000 + statefile.BLOCK
-    assert ids.take() == 50_000
+    with pytest.raises(ValueError, match="not reserved"):
+        ids.take()
+    assert ids.take(closing=True) == 50_000, "a position is closed whatever the disk does"
+    ids.confirm(50_000 + statefile.BLOCK)
+    assert ids.take() == 50_001
 
 
 def test_unreadable_state_is_refused_by_name_and_a_missing_one_is_none(tmp_path: Path) -> None:
@@ -153,6 +159,21 @@ def test_writer_keeps_the_newest_of_several_values(tmp_path: Path) -> None:
         writer.submit(path, str(k).encode())
     assert writer.drain(5.0)
     assert path.read_text() == "49"
+    assert writer.written(path) == 50
+    writer.close()
+
+
+def test_writer_confirms_only_what_is_on_disk(tmp_path: Path) -> None:
+    writer, path = statefile.Writer(), tmp_path / "no directory" / "file"
+    path.parent.write_text("a file in its place")
+    number = writer.submit(path, b"1")
+    assert writer.drain(5.0)
+    assert writer.error
+    assert writer.written(path) < number
+    path.parent.unlink()
+    number = writer.submit(path, b"2")
+    assert writer.drain(5.0)
+    assert (writer.error, writer.written(path)) == ("", number)
     writer.close()
 
 

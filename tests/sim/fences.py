@@ -122,8 +122,8 @@ def _patched(where: Any, name: str, what: Any) -> Callable[[], contextlib.Abstra
 
 
 def _mark_forgotten(self: OrderIds, mark: int) -> None:
-    self._next = 1
-    self._reserved = 1
+    self._next = self._reserved = self._confirmed = 1
+    self.raise_to = lambda order_id: None  # type: ignore[method-assign]
 
 
 def _latch_forgotten(self: Stops, *_: Any, **__: Any) -> None:
