@@ -38,6 +38,8 @@ class Connectivity:
     attempts: int = 0
     probe_sent_ns: int = 0
     last_probe_ns: int = 0
+    asked_ns: int = 0
+    """When the first probe left that nothing has followed yet."""
     heard_ns: int = 0
     """When the connection's last message came."""
     farms_down: set[str] = field(default_factory=set)
@@ -57,7 +59,7 @@ class Connectivity:
         """The API session stands; reconciliation begins, unless the gateway has said meanwhile that it has lost the
         broker. The first probe is due at once."""
         self.state = LinkState.BROKER_LOST if self.lost_code else LinkState.SYNCING
-        self.probe_sent_ns = self.last_probe_ns = 0
+        self.probe_sent_ns = self.last_probe_ns = self.asked_ns = 0
         self.farms_down.clear()
 
     def synced(self) -> None:
@@ -112,6 +114,8 @@ class Connectivity:
         return self.probe_sent_ns == 0 or now_ns - self.probe_sent_ns > PROBE_GIVE_UP_NS
 
     def probe_left(self, now_ns: int) -> None:
+        if self.heard_ns >= self.asked_ns:  # else it is asked once more, and the silence goes on
+            self.asked_ns = now_ns
         self.probe_sent_ns = self.last_probe_ns = now_ns
 
     def probe_answered(self, t_ns: int) -> int:
@@ -124,8 +128,8 @@ class Connectivity:
 
     def unanswered(self, now_ns: int) -> bool:
         """Asked for the time a while ago and heard nothing at all since: entries had better wait."""
-        waited_ns = now_ns - self.probe_sent_ns
-        return self.session and 0 < self.heard_ns < self.probe_sent_ns and waited_ns > UNANSWERED_NS
+        waited_ns = now_ns - self.asked_ns
+        return self.session and 0 < self.heard_ns < self.asked_ns and waited_ns > UNANSWERED_NS
 
     def mute(self, now_ns: int, last_message_ns: int) -> bool:
         """Is the connection dead although its socket is open: asked since, and silent for ``mute_ns``?"""

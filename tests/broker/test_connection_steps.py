@@ -140,7 +140,7 @@ def test_a_round_trip_is_never_negative() -> None:
 
 def test_entries_wait_when_a_question_was_asked_and_nothing_at_all_has_come_since() -> None:
     conn = link(LinkState.UP)
-    conn.heard_ns, conn.probe_sent_ns = 9 * S, 10 * S
+    conn.heard_ns, conn.asked_ns = 9 * S, 10 * S
     assert not conn.unanswered(10 * S + UNANSWERED_NS)
     assert conn.unanswered(10 * S + UNANSWERED_NS + 1)
     conn.heard_ns = 10 * S

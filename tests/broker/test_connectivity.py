@@ -99,6 +99,22 @@ def test_ignored_probe_is_asked_again_and_an_answer_gives_one_round_trip() -> No
     assert conn.probe_answered(11 * S) == 0
 
 
+def test_asking_again_does_not_end_a_silence() -> None:
+    conn = link()
+    conn.opened(0)
+    conn.heard_ns = 9 * S
+    conn.probe_left(10 * S)
+    assert not conn.unanswered(10_400 * MS)
+    assert conn.unanswered(10_600 * MS)
+    conn.probe_left(13_100 * MS)
+    assert conn.unanswered(13_101 * MS), "entries had better wait on"
+    conn.heard_ns = 13_200 * MS
+    assert not conn.unanswered(13_800 * MS)
+    conn.probe_left(15 * S)
+    assert not conn.unanswered(15_400 * MS)
+    assert conn.unanswered(15_600 * MS)
+
+
 def wall(text: str) -> int:
     return int(datetime.strptime(text, "%Y%m%d %H%M").replace(tzinfo=ZoneInfo("America/New_York")).timestamp()) * S
 
