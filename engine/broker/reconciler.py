@@ -55,6 +55,8 @@ class Reconciler(Books):
                 listed.add(order.intent_id)
             else:
                 foreign += 1
+        if not reading.parts & Part.EXECUTIONS:
+            return self._looked(reading, listed, now_ns)
         for order in self.register.active():
             self.executions(order, now_ns)
             current = self.register.by_intent[order.intent_id]
@@ -69,6 +71,22 @@ class Reconciler(Books):
             self.cells.broker_position(symbol, reading.positions.get(symbol, 0.0), now_ns)
         self._snapshot(reading, len(listed) if not self._dedicated else len(listed) + foreign, foreign, now_ns)
         return self._compare(reading, now_ns)
+
+    def _looked(self, reading: Reading, listed: set[int], now_ns: int) -> bool:
+        """Without executions nothing is decided: what differs is read again with them, at once."""
+        ours = [h.qty for h in self.accounts.holdings]
+        active = self.register.active()
+        if (
+            any(o.intent_id not in listed or o.unbooked > reconcile.TOLERANCE for o in active)
+            or self.mismatch
+            or reconcile.mismatches(ours, reading.positions)
+        ):
+            self.reread_ns = now_ns
+            return True
+        for symbol in range(len(self._instruments)):
+            self.gate.broker_qty[symbol] = reading.positions.get(symbol, 0.0)
+            self.cells.broker_position(symbol, reading.positions.get(symbol, 0.0), now_ns)
+        return True
 
     def _missing(self, order: Order, begin_ns: int, now_ns: int) -> Order:
         """Not in the list. Said if nothing has hinted at it: a message of the broker's was lost."""

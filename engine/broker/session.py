@@ -29,6 +29,8 @@ from shm.counters import Counters
 
 _QUIET = frozenset((2104, 2106, 2107, 2108, 2119, 2158, 10167, 202, 399))
 _TELL_AGAIN_NS = 30_000_000_000
+_DETAILS_NS, _DETAILS_MOST_NS = 2_000_000_000, 600_000_000_000
+"""Contract details that do not come are asked for again after so long, twice as long each time."""
 _QUESTION_NS = 500_000_000
 _ADVICE = {
     326: "another program uses this client id: stop it, or change gateway.client_id",
@@ -75,6 +77,8 @@ class Session:
         """A planned stop: the end of the session is no news."""
         self._reading_due = False
         self._details_due: list[int] = []
+        self._details_next: dict[int, tuple[int, int]] = {}
+        """Symbol -> (when to ask for its details again if they have not come, how often they were asked for)."""
         self._handlers: dict[type, Callable[[Any, int], None]] = {
             n.LinkUp: self._up,
             n.LinkDown: self._down,
@@ -147,20 +151,25 @@ class Session:
         self._void = 0
         self._told = ("", 0)
         self._reading_due = True
+        self._details_next.clear()
         self._details_due = [i.index for i in self._instruments if self._details_old(i.index, now_ns)]
         self._publish(now_ns)
         self._read_if_due(now_ns)
         self._feed.start(now_ns)
-        self._ask_details()
+        self._ask_details(now_ns)
 
     def _details_old(self, symbol: int, now_ns: int) -> bool:
         facts = self._contracts.facts[symbol]
-        return facts is None or self._clock.wall_ns(now_ns) - facts.fetched_wall_ns > 6 * 3600 * 1_000_000_000
+        if facts is not None and self._clock.wall_ns(now_ns) - facts.fetched_wall_ns <= 6 * 3600 * 1_000_000_000:
+            return False
+        return now_ns >= self._details_next.get(symbol, (0, 0))[0]
 
-    def _ask_details(self) -> None:
+    def _ask_details(self, now_ns: int) -> None:
         due, self._details_due = self._details_due, []
         generation = self._feed.generation
         for symbol in due:
+            asked = self._details_next.get(symbol, (0, 0))[1]
+            self._details_next[symbol] = now_ns + min(_DETAILS_NS << min(asked, 16), _DETAILS_MOST_NS), asked + 1
 
             def send(_: int, symbol: int = symbol) -> None:
                 if generation == self._feed.generation:
@@ -170,10 +179,10 @@ class Session:
             self._governor.submit(Priority.SUBSCRIPTION, send, rank)
 
     def refresh_details(self, now_ns: int) -> None:
-        """Trading hours run out: ask anew for what is older than six hours."""
+        """Trading hours run out: ask anew for what is older than six hours, more and more seldom if nothing comes."""
         if self.conn.state == LinkState.UP and not self._governor.waiting:
             self._details_due = [i.index for i in self._instruments if self._details_old(i.index, now_ns)]
-            self._ask_details()
+            self._ask_details(now_ns)
 
     def _down(self, news: n.LinkDown, now_ns: int) -> None:
         was_up = self.conn.session
@@ -264,8 +273,9 @@ class Session:
         if not books.account_ok:
             return  # the wrong account's books are none of ours
         due = self._reading_due or bool(books.wanted) or (books.reread_ns and now_ns >= books.reread_ns)
-        due = due or (books.reconciled and sync.look_due(books.read_ns, books.register.active_count > 0, now_ns))
         parts = sync.SNAPSHOT if books.reconciled else sync.FULL
+        if not due and books.reconciled:
+            due, parts = sync.look_due(books.read_ns, books.register.active_count > 0, now_ns), sync.LOOK
         count = parts.bit_count()
         if not due or self._governor.room(Priority.PROBE, now_ns) < count:
             return
@@ -322,6 +332,7 @@ class Session:
         if news.symbol < 0:
             return
         rule = self._contracts.learn(news, self._clock.wall_ns(now_ns))
+        self._details_next.pop(news.symbol, None)
         self._books.learn_contract(news.symbol, news.con_id)
         self._link.qualify(news.symbol, news.con_id, news.primary_exchange)
         self._gate.contract_changed(news.symbol)

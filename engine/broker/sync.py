@@ -27,7 +27,9 @@ NOTHING = Part(0)
 FULL = Part.EXECUTIONS | Part.ORDERS | Part.POSITIONS | Part.ACCOUNT
 SNAPSHOT = Part.EXECUTIONS | Part.ORDERS | Part.POSITIONS
 """Executions too: a position is only as good as the fills that explain it."""
-
+LOOK = Part.ORDERS | Part.POSITIONS
+"""Nothing is in question. The day's executions are a long list, and ticks wait while it is read: they are asked for
+only if these two do not say what our books say."""
 
 WORKING_NS, CALM_NS = 30_000_000_000, 120_000_000_000
 """How often the books are read although nothing is in question: while orders are held to be working, and else."""

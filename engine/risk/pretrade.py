@@ -133,7 +133,9 @@ def reducible(facts, s, side):  # type: ignore[no-untyped-def]
 
 @kernel(types.float64(rec(SYMBOL_FACTS), types.int64))
 def worst_qty(facts, s):  # type: ignore[no-untyped-def]
-    """Largest absolute position of symbol ``s`` if the wrong side of all living orders fills."""
+    """Largest absolute position of symbol ``s`` if the wrong side of all living orders fills; NaN: unknown."""
+    if not math.isfinite(facts[s].qty + facts[s].working_buy + facts[s].working_sell):
+        return math.nan
     return max(abs(facts[s].qty + facts[s].working_buy), abs(facts[s].qty - facts[s].working_sell))
 
 
@@ -307,13 +309,13 @@ def check(intent, facts, account, out):  # type: ignore[no-untyped-def]
     exposure = worst * mark
     out[0] = exposure
     out[1] = a.symbol_usd
-    if exposure > a.symbol_usd:
+    if not (exposure <= a.symbol_usd) or math.isnan(worst_qty(facts, s)):  # unknown is above every limit
         return _SYMBOL_EXPOSURE
     gross = exposure
     for k in range(facts.shape[0]):
         if k != s:
             held = worst_qty(facts, k)
-            if held > 0.0:
+            if not (held <= 0.0):
                 other = facts[k].mid
                 if not (other > 0.0):
                     out[0] = math.nan
@@ -322,7 +324,7 @@ def check(intent, facts, account, out):  # type: ignore[no-untyped-def]
                 gross += held * other
     out[0] = gross
     out[1] = a.gross_usd
-    if gross > a.gross_usd:
+    if not (gross <= a.gross_usd):
         return _GROSS
     out[0] = qty * mark
     out[1] = a.buying_power_usd

@@ -28,6 +28,7 @@ _CALM_NS = 60_000_000_000
 _RECOVERY_NS = 240_000_000_000
 _FADING_NS = 60_000_000_000
 _LONGEST_NS = 1_800_000_000_000
+EVERY_SYMBOL = -1
 _COLLECT_NS = 4 * HOUR_NS
 """Garbage is collected this often: a collection looks at everything, and hours pass within a second."""
 
@@ -154,8 +155,10 @@ def _rest(stage: Stage, ask: Ask) -> None:
     calm_ns = stage.clock.now
     deadline = calm_ns + _RECOVERY_NS
     drift = Fading(calm_ns)
+    never_free = EVERY_SYMBOL
     while not judge.broken and stage.clock.now < deadline:
         stops = judge.stops()
+        never_free &= stops.symbol_block  # in a thin market one symbol or another is always silent for a while
         if drift.fades(judge.drift_pct(), stage.clock.now):
             deadline = max(deadline, stage.clock.now + _FADING_NS)
         bridge = stage.services["broker-bridge"].agent
@@ -165,13 +168,13 @@ def _rest(stage: Stage, ask: Ask) -> None:
             stage.command(CommandKind.RESET, "cli", OVERRIDE_DAY | EXCUSE_REMAINING)
         elif stops.pause:
             stage.command(CommandKind.RESUME, "cli")
-        elif stops.state == TradingState.ACTIVE and not stops.symbol_block and judge.quiet():
+        elif stops.state == TradingState.ACTIVE and not never_free and judge.quiet():
             break
         _run(stage, stage.clock.now + 5_000_000_000)
     if judge.broken:
         return
     stops = judge.stops()
-    if stops.state != TradingState.ACTIVE or stops.symbol_block:
+    if stops.state != TradingState.ACTIVE or never_free & stops.symbol_block:
         judge.say(
             12, f"{(stage.clock.now - calm_ns) / 1e9:.0f} s after the last trouble it is {stops.state.name}: {stops}"
         )

@@ -126,7 +126,8 @@ def test_a_probe_is_due_after_its_interval_and_while_none_is_out(state: LinkStat
 @pytest.mark.parametrize("state", OTHERS)
 def test_without_a_session_nothing_is_asked_and_silence_means_nothing(state: LinkState) -> None:
     conn = link(state)
-    conn.last_probe_ns, conn.probe_sent_ns, conn.heard_ns = 2 * S, 2 * S, S
+    conn.last_probe_ns = conn.probe_sent_ns = conn.asked_ns = 2 * S
+    conn.heard_ns = S
     assert not conn.probe_due(100 * S)
     assert not conn.mute(100 * S, S)
     assert not conn.unanswered(100 * S)

@@ -11,7 +11,7 @@ from scripted import S, Scripted
 
 from engine.broker import news as n
 from engine.broker.sync import Ends, Part
-from engine.domain.codes import BlockReason, CommandKind, EventKind, LinkState, OrderState
+from engine.domain.codes import BlockReason, CommandKind, EventKind, LinkState, OrderState, Source
 
 
 @pytest.fixture
@@ -188,3 +188,32 @@ def test_the_burst_after_reconnects_stays_within_what_the_gateway_allows(world: 
     worst = max(sum(begin <= t <= begin + S for t in times) for begin in times)
     assert worst <= 50
     assert worst > 20, "there was something to hold back"
+
+
+def test_a_look_asks_for_executions_only_if_something_differs(world: Scripted) -> None:
+    world.up()
+    world.working()
+    world.bridge.session.want_reading()
+    world.run(1.0)
+    begin = len(world.link.sent)
+    world.run(95.0, 50)
+    looks = world.link.names(begin)
+    assert looks.count("orders") == looks.count("positions") == 3
+    assert "executions" not in looks, "a long list that nobody needs"
+    begin = len(world.link.sent)
+    world.holds(0, 10.0)  # filled; neither the execution nor the status was told
+    world.fill("00f.01", 0, 10.0, order_id=1, client_id=11, perm_id=1001)
+    world.link.orders.clear()
+    world.run(35.0, 50)
+    assert world.link.names(begin).count("executions") == 1
+    assert world.state(int(Source.OPERATOR) << 56 | 1) == OrderState.FILLED
+    assert world.books.reconciled
+    assert not world.books.mismatch
+
+
+def test_details_that_do_not_come_are_asked_for_more_and_more_seldom(world: Scripted) -> None:
+    world.up()
+    begin = len(world.link.sent)
+    world.run(120.0, 50)
+    times = [t for t, what in world.link.sent[begin:] if what == "details"]
+    assert 3 * 4 <= len(times) <= 3 * 6, "three symbols, after 2, 4, 8, 16, 32, 64 s"

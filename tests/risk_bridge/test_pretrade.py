@@ -92,6 +92,19 @@ def test_each_stop_holds_entries_and_lets_reducing_orders_pass(name: str) -> Non
     assert w.out[2] == 1.0
 
 
+@pytest.mark.parametrize("interpreted", [False, True])
+@pytest.mark.parametrize("side", [1, -1])
+@pytest.mark.parametrize("at", [0, 1])
+@pytest.mark.parametrize("field", ["qty", "working_buy", "working_sell"])
+def test_exposure_that_is_unknown_is_above_every_limit(field: str, at: int, side: int, interpreted: bool) -> None:
+    w = World()
+    w.account["allow_short"], w.account["assume_shortable"] = 1, 1
+    assert w.ask(10 * side, 100.0, interpreted=interpreted) == Refusal.NONE
+    w.facts[field][at] = math.nan
+    found = w.ask(10 * side, 100.0, interpreted=interpreted)
+    assert found == (Refusal.GROSS_EXPOSURE if at else Refusal.SYMBOL_EXPOSURE)
+
+
 QTY = st.integers(-300, 300).map(float)
 AMOUNT = st.integers(0, 300).map(float)
 

@@ -291,6 +291,7 @@ def test_a_person_has_five_times_as_long_and_no_longer() -> None:
 def test_a_position_that_has_no_price_leaves_no_room() -> None:
     assert gate(second_qty=10.0) == Refusal.NONE
     assert gate(second_qty=10.0, second_mid=np.nan) == Refusal.GROSS_EXPOSURE
+    assert gate(second_qty=10.0, second_mid=0.0) == Refusal.GROSS_EXPOSURE
 
 
 def test_a_dead_newcomer_proves_no_exit_and_other_owners_do_not_expire_like_one_that_leaves() -> None:

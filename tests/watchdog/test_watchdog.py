@@ -525,3 +525,17 @@ def test_a_kill_beats_a_release_that_is_still_being_written(world: World) -> Non
     assert not released
     assert refused == ["a new stop came meanwhile"]
     assert json.loads((world.state_dir / "latch.json").read_text())["kill"] is True
+
+
+def test_what_is_noted_while_a_release_is_being_written_is_in_the_released_file(world: World) -> None:
+    world.command(CommandKind.KILL)
+    world.run(32, step_ms=20)
+    stops, now = world.agent.stops, world.clock.now
+    released: list[bool] = []
+    stops.release_kill("reset", now, Source.CLI, lambda: released.append(True), print, pause_after=False)
+    stops.amend(now, locked_session=20240102)
+    world.run(0.2)
+    assert released
+    assert not world.killed
+    on_disk = json.loads((world.state_dir / "latch.json").read_text())
+    assert (on_disk["kill"], on_disk["locked_session"]) == (False, 20240102), "memory and disk say the same"

@@ -121,9 +121,17 @@ class Stops:
         return True
 
     def amend(self, now_ns: int, **changes: object) -> None:
-        """Change what the latch remembers without touching what it holds."""
+        """Change what the latch remembers without touching what it holds.
+
+        Also in a release that is being written: the file must not say again what the cell is about to release."""
         self.latch = replace(self.latch, **changes)  # type: ignore[arg-type]
-        self._write()
+        if self._pending is None:
+            self._write()
+            return
+        released, finish, failed = self._pending
+        released = replace(released, **changes)  # type: ignore[arg-type]
+        self._pending = (released, finish, failed)
+        self._files.write(self._path, partial(latches.encode, released))
 
     def release_kill(
         self, text: str, now_ns: int, source: int, done: Callable[[], None], failed: Callable[[str], None],
