@@ -159,11 +159,18 @@ CAUSES: dict[Badge, tuple[frozenset[Kind], float]] = {
 """What can be behind a KILL by each badge, and for how many seconds after it has ended."""
 
 
-def caused(reasons: int, recent: Mapping[Kind, float]) -> str:
-    """11: a KILL for ``reasons`` (mask of badges); ``recent``: seconds since each kind of deed ended."""
+LOST_SHARE = 0.9
+"""So much of DD's limit must be lost by the broker's own books; marks differ by what is on its way."""
+
+
+def caused(reasons: int, recent: Mapping[Kind, float], lost_share: float = 0.0) -> str:
+    """11: a KILL for ``reasons`` (mask of badges); ``recent``: seconds since each kind of deed ended; ``lost_share``:
+    what is lost by the broker's own books, in shares of DD's limit: whoever trades without an edge pays."""
     for badge in Badge:
         if not reasons >> badge & 1:
             continue
+        if badge == Badge.DD and lost_share >= LOST_SHARE:
+            return ""
         kinds, within_s = CAUSES.get(badge, (frozenset(), 0.0))
         if any(recent.get(kind, 1e18) <= within_s for kind in kinds):
             return ""

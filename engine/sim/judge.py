@@ -66,6 +66,10 @@ class Judge:
         self._watchdog = context.ring_reader("events.watchdog", 256)
         self._bridge = context.ring_reader("events.broker-bridge", 256)
         self._limits = context.config.limits
+        self._guard = context.config.guardrails
+        self._height_usd = 0.0
+        """Most that the account has had since the begin, or since an override of DD."""
+        self._kill_reasons = 0
         self._stops_changed = True
         self.gateway: Gateway
         self.recent: Callable[[], dict[Kind, float]] = dict
@@ -95,6 +99,7 @@ class Judge:
     def begin(self, begin_ns: int) -> None:
         """The system is READY: times count from here."""
         self._start_ns = begin_ns
+        self._height_usd = self._equity_usd()
 
     # Helpers.
 
@@ -118,6 +123,15 @@ class Judge:
         """The largest drift from fair value if that badge keeps KILL from being released, else 0."""
         badge = self._guardrails.read()["badges"][Badge.DRIFT]
         return float(badge["value"]) if int(badge["state"]) != BadgeState.OK else 0.0
+
+    def _equity_usd(self) -> float:
+        """By the broker's own books."""
+        exchange = self.gateway.exchange
+        return exchange.account.equity(exchange.marks())
+
+    def _lost_share(self) -> float:
+        limit_usd = min(self._guard.drawdown_usd, self._guard.drawdown_pct / 100.0 * self._height_usd)
+        return (self._height_usd - self._equity_usd()) / limit_usd
 
     def exposure(self, symbol: int, without: tuple[int, int] = (0, 0)) -> Exposure:
         """Truth: what is held, works, or is on its way. ``without``: (client, order id) not to count."""
@@ -224,6 +238,7 @@ class Judge:
     def look(self, now_ns: int, duty: bool) -> None:
         """After every instant."""
         self.counts.instants += 1
+        fills = self.counts.fills
         for record in self._executions.poll():
             if record["kind"] == ExecKind.FILL:
                 self.counts.fills += 1
@@ -231,6 +246,8 @@ class Judge:
                 if base in self._bases:
                     self.say(3, rules.applied_once((base, base)))
                 self._bases.add(base)
+        if self.counts.fills != fills:
+            self._height_usd = max(self._height_usd, self._equity_usd())
         self._events(self._watchdog.poll())
         self._events(self._bridge.poll())
         self._watch_stops(now_ns)
@@ -274,10 +291,12 @@ class Judge:
         self.say(8, rules.released(self._held, now, self._reset_asked, self._resume_asked))
         if stops.kill and not self._held[0]:
             self.counts.kills += 1
-            self._kill_since_ns, self._reset_asked = now_ns, False
+            self._kill_since_ns, self._reset_asked, self._kill_reasons = now_ns, False, int(stops.kill_reason)
             self.kills.append(f"{(now_ns - self._start_ns) / 1e9:.1f} s: {badges_in_words(stops.kill_reason)}")
-            self.say(11, rules.caused(stops.kill_reason, self.recent()))
+            self.say(11, rules.caused(stops.kill_reason, self.recent(), self._lost_share()))
         if not stops.kill:
+            if self._kill_reasons >> Badge.DD & 1:  # by an override: the limit applies anew from here
+                self._height_usd, self._kill_reasons = self._equity_usd(), 0
             self._kill_since_ns = 0
         if stops.pause and not self._held[1]:
             self._resume_asked = False
