@@ -179,7 +179,10 @@ def prepare(state_dir: Path, mode: str) -> bool:
     """Arm a virgin directory in ``sim``; True if that was done. To be called before the recorder makes a journal."""
     if mode != "sim" or (state_dir / FILE).exists() or (state_dir / JOURNAL).exists():
         return False
-    init(state_dir)
+    try:
+        init(state_dir)
+    except LatchExists:  # the watchdog's file thread was faster
+        return False
     return True
 
 

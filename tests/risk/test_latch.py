@@ -124,3 +124,13 @@ def test_kill_offline_keeps_what_was_known_and_latches(tmp_path: Path) -> None:
     latches.kill_offline(tmp_path, "hands", 4, 5)
     after = latches.load(tmp_path, "sim", 9, 9)
     assert (after.kill, after.kill_text, after.locked_session) == (True, "hands", 20240102)
+
+
+def test_a_latch_that_another_process_writes_meanwhile_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(state_dir: Path) -> Path:
+        raise latches.LatchExists("written meanwhile")
+
+    monkeypatch.setattr(latches, "init", late)
+    assert not latches.prepare(tmp_path, "sim")
