@@ -64,8 +64,8 @@ class Books:
             self.efficiency.requests = int(cells.broker["order_requests"])
             self.efficiency.executed = int(cells.broker["orders_executed"])
         self.opened = False
-        self._opened_date = 0
         """The day's opening positions are known."""
+        self._opened_date = 0
         self.reconciled = False
         self.account_ok = False
         self.account_text = "not connected yet"

@@ -355,6 +355,7 @@ class Desk:
                 continue
             if sent >= CANCELS:
                 del self._cancels[order.intent_id]
+                self._given_up.discard(order.intent_id)  # asked anew by somebody: told anew if that is in vain too
             count += 1
             self._cancelling.add(order.intent_id)
             self._governor.submit(Priority.URGENT, self._canceller(order.intent_id), -math.inf)

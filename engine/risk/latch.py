@@ -85,8 +85,10 @@ def boot_id() -> str:
         return ""
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Replace a file so that after a crash at any instruction either the old or the new content is there, whole."""
+def replace_file(path: Path, data: bytes, *, new: bool = False) -> None:
+    """Replace a file so that after a crash at any instruction either the old or the new content is there, whole.
+
+    ``new``: raises FileExistsError if there is one, also one that another process has made a moment ago."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -97,7 +99,13 @@ def replace_file(path: Path, data: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    os.replace(temporary, path)
+    if new:
+        try:
+            os.link(temporary, path)
+        finally:
+            os.unlink(temporary)
+    else:
+        os.replace(temporary, path)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
@@ -167,11 +175,14 @@ def init(state_dir: Path) -> Path:
 
     Raises LatchExists if the directory has a latch file or a journal already: then `l2dash reset` is the way.
     """
-    path = state_dir / FILE
+    path, words = state_dir / FILE, "exists: this directory has a history; release a latch with `l2dash reset`"
     for found in (path, state_dir / JOURNAL):
         if found.exists():
-            raise LatchExists(f"{found} exists: this directory has a history; release a latch with `l2dash reset`")
-    save(state_dir, Latch(boot_id=boot_id()))
+            raise LatchExists(f"{found} {words}")
+    try:
+        replace_file(path, encode(Latch(boot_id=boot_id())), new=True)
+    except FileExistsError:  # never over a KILL that the watchdog has written since
+        raise LatchExists(f"{path} {words}") from None
     return path
 
 

@@ -134,3 +134,15 @@ def test_a_latch_that_another_process_writes_meanwhile_is_left_alone(
 
     monkeypatch.setattr(latches, "init", late)
     assert not latches.prepare(tmp_path, "sim")
+
+
+def test_a_new_file_never_takes_the_place_of_one_that_came_a_moment_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / latches.FILE
+    latches.save(tmp_path, Latch(kill=True, kill_text="written by the watchdog"))
+    monkeypatch.setattr(Path, "exists", lambda self: False)  # as it was when it was looked at
+    with pytest.raises(latches.LatchExists, match=r"latch\.json exists"):
+        latches.init(tmp_path)
+    assert latches.parse(path.read_text()).kill
+    assert os.listdir(tmp_path) == [latches.FILE], "and leaves nothing behind"
