@@ -41,6 +41,10 @@ def test_a_cancel_that_is_always_refused_is_repeated_seldom_and_not_for_ever(wor
     (told,) = [t for t in world.texts(EventKind.ALERT) if "lives on" in t]
     assert "161" in told
     assert world.state(intent) in (OrderState.WORKING, OrderState.PENDING_CANCEL)
+    world.command(CommandKind.CANCEL_ALL)
+    world.run(180.0, 50)
+    assert len(cancels(world)) == 2 * CANCELS
+    assert len([t for t in world.texts(EventKind.ALERT) if "lives on" in t]) == 2, "in vain again: told again"
     world.link.on_cancel = world.link._cancelled
     world.command(CommandKind.CANCEL_ALL)  # a person, or a flatten, asks: at once
     world.until(lambda: world.state(intent) == OrderState.CANCELLED, 2.0, "asked anew")
