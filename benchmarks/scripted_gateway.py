@@ -16,6 +16,7 @@ from engine.paper import messages_out as out
 from engine.paper.catalog import NEW_YORK
 from engine.paper.fields import payload
 from engine.paper.framing import frame
+from engine.paper.watch import session_hours
 
 ACCOUNT = "DUSIM001"
 START_API, PLACE, CANCEL = 71, 3, 4
@@ -126,9 +127,9 @@ class ScriptedGateway:
             self.raw.append(whole)
         elif kind == 9:
             i = self.instruments[self._symbol([*f[:3], *f[3:]])]
-            today = datetime.now(NEW_YORK).date()
+            hours = session_hours(datetime.now(NEW_YORK).date(), "24/7")
             self.say(
-                out.contract_details(self._version, int(f[2]), i, "SMART", today), out.contract_details_end(int(f[2]))
+                out.contract_details(self._version, int(f[2]), i, "SMART", hours), out.contract_details_end(int(f[2]))
             )
         elif kind == 91:
             self.say(out.market_rule(int(f[1]), [(0.0, 0.01)]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from engine.domain.instruments import Instrument
@@ -60,15 +60,6 @@ class UnknownContract(ValueError):
 def trading_day(wall_s: float) -> str:
     """The trading day (YYYYMMDD) of a UTC time in seconds: rolls at 04:00 New York."""
     return (datetime.fromtimestamp(wall_s, NEW_YORK) - timedelta(hours=DAY_ROLL_HOUR)).strftime("%Y%m%d")
-
-
-def hours_24_7(first: date, days: int = 6) -> str:
-    """Trading hours without a close, in the broker's form: ``YYYYMMDD:0000-YYYYMMDD:0000;…``."""
-    spans = []
-    for offset in range(days):
-        start = first + timedelta(days=offset)
-        spans.append(f"{start:%Y%m%d}:0000-{start + timedelta(days=1):%Y%m%d}:0000")
-    return ";".join(spans)
 
 
 class Catalog:
@@ -153,11 +144,10 @@ def trading_class(instrument: Instrument) -> str:
     return local_symbol(instrument)
 
 
-def details_fields(instrument: Instrument, exchange: str, today: date, version: int) -> tuple[object, ...]:
-    """contractDetails from the symbol on, in the layout of ``version``."""
+def details_fields(instrument: Instrument, exchange: str, hours: str, version: int) -> tuple[object, ...]:
+    """contractDetails from the symbol on, in the layout of ``version``; ``hours`` in which it trades."""
     stock = instrument.tradable
     venues = Catalog.venues(instrument)
-    hours = hours_24_7(today)
     rule = PAIR_RULE if instrument.sec_type == "CASH" else STOCK_RULE if stock else INDEX_RULE
     head: tuple[object, ...] = (
         instrument.symbol,

@@ -134,6 +134,7 @@ class Lanes:
         if (
             number <= ledger.high_order_id.get(client_id, 0)
             or not 0 < quantity * limit <= express.room_usd
+            or ticks < 0.5  # 0 increments, within float noise
             or abs(ticks - round(ticks)) >= 1e-6
         ):
             return False

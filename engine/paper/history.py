@@ -123,13 +123,12 @@ def bar_start_s(at_s: int, width_s: int) -> int:
 class SymbolHistory:
     """All series and recent ticks of one symbol."""
 
-    __slots__ = ("_quote", "_quoted_s", "_series", "first_s", "quotes", "trades")
+    __slots__ = ("_quote", "_quoted_s", "_series", "quotes", "trades")
 
     def __init__(self) -> None:
         self._series = {name: (BarSeries(FINE_S, FINE_ROWS), BarSeries(COARSE_S, COARSE_ROWS)) for name in SERIES}
         self.trades: deque[tuple[int, float, float]] = deque(maxlen=TICKS_KEPT)  # wall s, price, size
         self.quotes: deque[tuple[int, float, float, float, float]] = deque(maxlen=TICKS_KEPT)  # s, bid, ask, sizes
-        self.first_s = math.inf
         self._quote: tuple[float, float] | None = None
         self._quoted_s = 0.0
 
@@ -157,11 +156,17 @@ class SymbolHistory:
 
     def _add(self, name: str, wall_s: float, price: float, size: float) -> None:
         second = int(wall_s)
-        if second < self.first_s:
-            self.first_s = second
         fine, coarse = self._series[name]
         fine.add(second, price, size)
         coarse.add(second - second % COARSE_S, price, size)
+
+    def begins_s(self, what: str, within: Callable[[float], bool] | None = None) -> int | None:
+        """The first second that ``bars`` can still tell of, of one of HISTORICAL; None if there is none."""
+        fine, coarse = self._series["BID" if what == "BID_ASK" else what]
+        minute_s = _first(coarse.rows(0, math.inf)[0], within)
+        if minute_s is None:
+            return None
+        return _first(fine.rows(minute_s, minute_s + COARSE_S)[0], within) or minute_s
 
     def bars(
         self, what: str, width_s: int, since_s: float, until_s: float, within: Callable[[float], bool] | None = None
@@ -181,6 +186,10 @@ class SymbolHistory:
             chosen = np.array([within(float(start)) for start in starts], bool)
             starts, rows = starts[chosen], rows[chosen]
         return merge(starts, rows, width_s)
+
+
+def _first(starts: npt.NDArray[np.int64], within: Callable[[float], bool] | None) -> int | None:
+    return next((int(start) for start in starts if within is None or within(float(start))), None)
 
 
 def _bid_ask(bid: Bar, ask: Bar) -> Bar:

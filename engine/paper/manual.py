@@ -59,7 +59,10 @@ REQUESTS: dict[In, tuple[str, str]] = {
         "TRADES, MIDPOINT, BID, ASK, BID_ASK bars since its start, kept up to date if asked; 162 if there are none",
     ),
     In.CANCEL_HISTORICAL_DATA: ("cancelHistoricalData", "ends updates"),
-    In.HEAD_TIMESTAMP: ("reqHeadTimeStamp", "when its history begins"),
+    In.HEAD_TIMESTAMP: (
+        "reqHeadTimeStamp",
+        "when its history of TRADES, MIDPOINT, BID, ASK or BID_ASK begins; 162 if there is none",
+    ),
     In.CANCEL_HEAD_TIMESTAMP: ("cancelHeadTimeStamp", "accepted, no effect"),
     In.HISTORICAL_TICKS: ("reqHistoricalTicks", "TRADES, BID_ASK or MIDPOINT since its start, at most 1000"),
     In.PLACE_ORDER: ("placeOrder", "a new order, a modification, or margins and commission with whatIf; see Orders"),

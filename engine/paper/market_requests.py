@@ -13,6 +13,7 @@ from engine.paper.history import HISTORICAL, SERIES, Bar, SymbolHistory, bar_siz
 from engine.paper.live_bars import LIVE_WIDTH_S
 from engine.paper.place_order import ContractKey
 from engine.paper.session import Session
+from engine.paper.watch import session_hours
 
 if TYPE_CHECKING:
     from engine.paper.server import Gateway
@@ -68,7 +69,8 @@ def contract_details(gw: Gateway, client: Session, request: m.ContractRequest) -
         return
     today = datetime.fromtimestamp(gw.wall_s(), NEW_YORK).date()
     exchange = request.contract.exchange
-    client.send(out.contract_details(client.version, request.req_id, instrument, exchange, today))
+    hours = session_hours(today, gw.config.hours)
+    client.send(out.contract_details(client.version, request.req_id, instrument, exchange, hours))
     client.send(out.contract_details_end(request.req_id))
 
 
@@ -164,11 +166,16 @@ def _no_data(client: Session, req_id: int) -> None:
     client.error(req_id, 162, "Historical Market Data Service error message:HMDS query returned no data")
 
 
+def _series(what: str) -> str:
+    """The series that a whatToShow means: nothing here is ever split, so that adjusted trades are trades."""
+    return "TRADES" if what == "ADJUSTED_LAST" else what
+
+
 def historical_data(gw: Gateway, client: Session, request: m.HistoricalData) -> None:
     symbol = _symbol(gw, client, request.req_id, request.contract)
     if symbol is None:
         return
-    what = "TRADES" if request.what == "ADJUSTED_LAST" else request.what
+    what = _series(request.what)
     try:
         width_s, span_s = bar_size_s(request.bar_size), duration_s(request.duration)
         end_s = parse_time(request.end, gw.wall_s())
@@ -213,11 +220,15 @@ def head_timestamp(gw: Gateway, client: Session, request: m.HeadTimestamp) -> No
     symbol = _symbol(gw, client, request.req_id, request.contract)
     if symbol is None:
         return
-    first_s = gw.feed.history[symbol].first_s
-    if first_s == float("inf"):
+    what = _series(request.what)
+    if what not in HISTORICAL:
+        invalid(client, request.req_id, f"whatToShow {request.what[:20]!r}, allowed are {', '.join(HISTORICAL)}")
+        return
+    start_s = gw.feed.history[symbol].begins_s(what, gw.session_filter(request.use_rth)) if gw.history_up else None
+    if start_s is None:
         _no_data(client, request.req_id)
         return
-    client.send(out.head_timestamp(request.req_id, first_s))
+    client.send(out.head_timestamp(request.req_id, start_s, request.date_format))
 
 
 def historical_ticks(gw: Gateway, client: Session, request: m.HistoricalTicks) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 from engine.domain.instruments import Instrument
 from engine.paper.catalog import NEW_YORK, TIME_ZONE, contract_fields, details_fields, local_symbol, trading_class
@@ -134,8 +134,8 @@ def completed_orders_end() -> bytes:
     return payload(102)
 
 
-def contract_details(version: int, req_id: int, instrument: Instrument, exchange: str, today: date) -> bytes:
-    fields = details_fields(instrument, exchange, today, version)
+def contract_details(version: int, req_id: int, instrument: Instrument, exchange: str, hours: str) -> bytes:
+    fields = details_fields(instrument, exchange, hours, version)
     if version < 164:
         return payload(10, 8, req_id, *fields)
     return payload(10, req_id, *fields)
@@ -247,8 +247,10 @@ def market_rule(rule_id: int, steps: Sequence[tuple[float, float]]) -> bytes:
     return payload(93, rule_id, len(steps), *(number(value) for step in steps for value in step))
 
 
-def head_timestamp(req_id: int, wall_s: float) -> bytes:
-    return payload(88, req_id, f"{datetime.fromtimestamp(wall_s, UTC):%Y%m%d-%H:%M:%S}")
+def head_timestamp(req_id: int, start_s: int, date_format: int) -> bytes:
+    """Epoch seconds for format 2, the time in UTC otherwise."""
+    stamp = str(start_s) if date_format == 2 else f"{datetime.fromtimestamp(start_s, UTC):%Y%m%d-%H:%M:%S}"
+    return payload(88, req_id, stamp)
 
 
 def symbol_samples(version: int, req_id: int, instruments: Sequence[Instrument]) -> bytes:

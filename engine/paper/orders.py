@@ -230,8 +230,8 @@ class Ledger:
 
 
 def on_increment(price: float, tick_size: float) -> bool:
-    """True if a price is a whole number of increments (within float noise)."""
+    """True if a price is a whole number of increments (within float noise), and at least one."""
     if not math.isfinite(price):
         return False
     ticks = price / tick_size
-    return abs(ticks - round(ticks)) < 1e-6
+    return ticks > 0.5 and abs(ticks - round(ticks)) < 1e-6

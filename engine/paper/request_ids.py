@@ -40,6 +40,9 @@ UNSUPPORTED: Mapping[int, tuple[str, int]] = {
 }
 """Requests of the protocol that are not answered here: name of the call, and which field is its id (0: it has none)."""
 
+ADVISER_ONLY = frozenset((18, 19))
+"""Those that the broker answers to financial advisers only, whoever asks."""
+
 _FIRST = (
     In.PLACE_ORDER,
     In.HISTORICAL_DATA,

@@ -117,6 +117,7 @@ class Gateway:
         self.mute = False
         self.reply_delay_s = 0.0
         self.reply_jitter_s = 0.0
+        self.reply_rng: random.Random | None = None  # of a delay that came with a seed; None: the one of all
         self.delays_orders = config.latency_ms > 0 or config.latency_jitter_ms > 0
         self._latency_rng = random.Random(config.seed)
         self.history_up = True
@@ -357,7 +358,9 @@ class Gateway:
     def reply_delay(self) -> float:
         """Seconds by which the next answer is late (a fault)."""
         jitter_s = self.reply_jitter_s
-        return self.reply_delay_s + (self.desk.faults.rng.random() * jitter_s if jitter_s else 0.0)
+        if not jitter_s:
+            return self.reply_delay_s
+        return self.reply_delay_s + (self.reply_rng or self.desk.faults.rng).random() * jitter_s
 
     # Audience of the desk.
 

@@ -18,7 +18,7 @@ from engine.paper.framing import FrameDecoder, FrameError, whole_frame
 from engine.paper.messages_in import READERS, In
 from engine.paper.order_templates import OrderTemplates
 from engine.paper.place_order import OrderRequest
-from engine.paper.request_ids import UNSUPPORTED, concerned
+from engine.paper.request_ids import ADVISER_ONLY, UNSUPPORTED, concerned
 
 if TYPE_CHECKING:
     from engine.paper.server import Gateway
@@ -229,6 +229,8 @@ class Session(asyncio.Protocol):
             return
         # Not 321: ib_async takes that for a warning, and its call would go on waiting.
         cause = f"Error processing request.-'{known[0]}' : cause - not simulated by the paper gateway"
+        if message_id in ADVISER_ONLY:
+            cause += ": its account is not that of a financial adviser"
         self.error(concerned(reader.raw, message_id), 322, cause)
 
     def _place(self, order: OrderRequest) -> None:

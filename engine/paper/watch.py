@@ -6,7 +6,7 @@ Pure decisions over prices and times; what follows from them is the desk's.
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from engine.paper.catalog import NEW_YORK
 from engine.paper.orders import PaperOrder
@@ -50,6 +50,26 @@ def regular(wall_s: float) -> bool:
     local = datetime.fromtimestamp(wall_s, NEW_YORK)
     minute = local.hour * 60 + local.minute
     return local.weekday() < 5 and OPEN_MINUTE <= minute < CLOSE_MINUTE
+
+
+def session_hours(first: date, hours: str, days: int = 6) -> str:
+    """Hours of some days in the broker's form: ``YYYYMMDD:0930-YYYYMMDD:1600;YYYYMMDD:CLOSED;…``.
+
+    ``hours`` is ``24/7`` (no close: from midnight to midnight) or ``regular``, the very hours of ``regular``.
+    """
+    spans = []
+    for day in (first + timedelta(days=offset) for offset in range(days)):
+        if hours == "24/7":
+            spans.append(f"{day:%Y%m%d}:0000-{day + timedelta(days=1):%Y%m%d}:0000")
+        elif day.weekday() < 5:
+            spans.append(f"{day:%Y%m%d}:{_clock(OPEN_MINUTE)}-{day:%Y%m%d}:{_clock(CLOSE_MINUTE)}")
+        else:
+            spans.append(f"{day:%Y%m%d}:CLOSED")
+    return ";".join(spans)
+
+
+def _clock(minute: int) -> str:
+    return f"{minute // 60:02d}{minute % 60:02d}"
 
 
 def next_close(wall_s: float) -> float:

@@ -18,8 +18,9 @@ from engine.broker import news as n
 from engine.broker.link import WireOrder
 from engine.domain.instruments import Instrument
 from engine.paper.account import INITIAL_MARGIN, Account, commission_total
-from engine.paper.catalog import NEW_YORK, TIME_ZONE, hours_24_7, trading_day
+from engine.paper.catalog import NEW_YORK, TIME_ZONE, trading_day
 from engine.paper.port import MARKET_EVENT, MarketEventKind, MarketSource
+from engine.paper.watch import session_hours
 
 _NS = 1_000_000_000
 _IOC_REST = 2
@@ -229,7 +230,7 @@ class SimExchange:
     def details(self, symbol: int, t_ns: int) -> list[n.News]:
         """Contract details, with the hours of a market that is open as long as its file lasts."""
         i = self.instruments[symbol]
-        hours = hours_24_7(datetime.fromtimestamp(self._wall(t_ns) / 1e9, NEW_YORK).date())
+        hours = session_hours(datetime.fromtimestamp(self._wall(t_ns) / 1e9, NEW_YORK).date(), "24/7")
         found = n.ContractNews(
             symbol, i.con_id, i.exchange, i.primary_exchange, i.tick_size, TIME_ZONE, hours, hours, (), i.long_name
         )

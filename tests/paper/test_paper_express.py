@@ -204,3 +204,14 @@ async def test_orders_of_the_lane_survive_a_kill_although_snapshots_are_written_
             before = working[order_id]
             assert (order.quantity, order.limit, order.order_ref) == (before.quantity, before.limit, before.order_ref)
             assert order.perm_id == before.perm_id
+
+
+async def test_a_price_of_no_increments_does_not_take_the_lane():
+    async with running() as r:
+        client = await RawClient.connect(r.port)
+        client.send(*place_fields(1, limit=140.0))
+        await client.expect(3, 2)
+        client.send(*place_fields(2, limit="0.000000001"))
+        await client.expect_error(110, 2)
+        assert [o.order_id for o in r.gateway.desk.ledger.working()] == [1]
+        await client.close()

@@ -409,3 +409,49 @@ def test_a_scenario_entry_may_have_a_seed_of_its_own(tmp_path):
     path = tmp_path / "seeded.toml"
     path.write_text('[[faults]]\nat_s = 1\nfault = "stall"\nseed = 7\n')
     assert load_scenario(path).faults[0].plan.seed == 7
+
+
+async def test_the_jitter_of_a_delay_draws_from_the_seed_of_its_command():
+    found = []
+    for seed, draws in ((7, 0), (7, 3), (8, 0)):
+        async with running() as r:
+            r.faults.plan("delay", {"ms": 10, "jitter_ms": 100}, Plan.read({"seed": seed}))
+            for _ in range(draws):
+                r.gateway.desk.faults.rng.random()
+            found.append([r.gateway.reply_delay() for _ in range(5)])
+            r.faults.apply("clear", {})
+            assert r.gateway.reply_delay() == 0.0
+    assert found[0] == found[1] != found[2]
+    assert all(0.01 <= late_s < 0.11 for late_s in found[0])
+    assert len(set(found[0])) == 5
+
+
+async def test_a_delay_without_a_seed_draws_from_the_generator_of_all_again():
+    async with running(seed=3) as r:
+        r.faults.plan("delay", {"jitter_ms": 100}, Plan.read({"seed": 7}))
+        r.faults.apply("delay", {"ms": 0, "jitter_ms": 1000})
+        r.gateway.desk.faults.rng.seed(3)
+        assert r.gateway.reply_delay() == random.Random(3).random()
+
+
+async def test_the_seed_of_a_fault_command_comes_from_the_command_line():
+    patterns = []
+    for seed, draws in (("7", 0), ("7", 3), ("8", 0)):
+        async with running() as r:
+            runner = await start_control(r.gateway, r.faults, 0)
+            words = ["fault", "reject_next", "count=1000", "probability=0.5", "--seed", seed]
+            words += ["--control-port", str(runner.addresses[0][1])]
+            try:
+                client = await RawClient.connect(r.port)
+                for _ in range(draws):
+                    r.gateway.desk.faults.rng.random()
+                assert (await asyncio.to_thread(CliRunner().invoke, paper_gateway, words)).exit_code == 0
+                for order_id in range(1, 17):
+                    client.send(*place_fields(order_id, quantity=1))
+                await client.sync()
+                patterns.append([201 in client.errors(i) for i in range(1, 17)])
+                await client.close()
+            finally:
+                await runner.cleanup()
+    assert patterns[0] == patterns[1] != patterns[2]
+    assert CliRunner().invoke(paper_gateway, ["fault", "stall", "--seed", "-2"]).exit_code == 2

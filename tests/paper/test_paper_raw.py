@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,9 +13,12 @@ from paper_harness import AAPL, MSFT, RawClient, place_fields, running, until
 from paper_scripted import ScriptedMarket
 
 from engine.paper import server
+from engine.paper.catalog import NEW_YORK
 from engine.paper.framing import MAX_FRAME_BYTES, frame
+from engine.paper.history import SymbolHistory
 from engine.paper.messages_in import READERS
 from engine.paper.server import PortTaken
+from engine.paper.watch import regular
 
 
 @pytest.mark.parametrize(
@@ -150,6 +154,9 @@ async def test_what_if_answers_with_margins_and_leaves_no_order():
 
 REFUSALS = [
     ({"limit": 140.005}, 110, "Inactive"),
+    ({"limit": "1e-300"}, 110, "Inactive"),
+    ({"limit": "1e-9"}, 110, "Inactive"),
+    ({"order_type": "STP", "aux": "1e-300"}, 110, "Inactive"),
     ({"quantity": 0}, 321, None),
     ({"quantity": "1e300"}, 321, None),
     ({"quantity": "nan"}, 321, None),
@@ -862,3 +869,87 @@ async def test_bars_outside_regular_hours_are_left_out_if_asked(what, monkeypatc
             await until(lambda c=client: len(c.of(17)) == 2 or 162 in c.errors(7), "an answer")
             assert (len(client.of(17)) == 2) == found
             await client.close()
+
+
+async def test_contract_details_say_the_hours_in_which_orders_trade(monkeypatch):
+    thursday = datetime(2026, 11, 26, 12, tzinfo=UTC).timestamp()
+    expected = {
+        "24/7": "20261126:0000-20261127:0000;20261127:0000-20261128:0000;20261128:0000-20261129:0000",
+        "regular": "20261126:0930-20261126:1600;20261127:0930-20261127:1600;20261128:CLOSED;20261129:CLOSED",
+    }
+    for hours, said in expected.items():
+        async with running(hours=hours) as r:
+            client = await RawClient.connect(r.port)
+            monkeypatch.setattr(r.gateway, "wall_s", lambda: thursday)
+            client.send(9, 8, 7, *AAPL, 0, "", "", "")
+            await client.expect(52)
+            details = client.of(10)[0]
+            at = details.index("US/Eastern")
+            assert details[at + 1] == details[at + 2]
+            assert details[at + 1].startswith(said)
+            for span in details[at + 1].split(";"):
+                begin, _, end = span.partition("-")
+                if hours == "regular" and end:
+                    opened, closed = (
+                        datetime.strptime(text, "%Y%m%d:%H%M").replace(tzinfo=NEW_YORK).timestamp()
+                        for text in (begin, end)
+                    )
+                    inside = [regular(at_s) for at_s in (opened - 1, opened, closed - 1, closed)]
+                    assert inside == [False, True, True, False]
+            await client.close()
+
+
+async def test_the_head_timestamp_is_that_of_the_series_and_hours_asked_for_in_the_format_asked_for(monkeypatch):
+    quoted = int(datetime(2026, 11, 25, 14, 29, 10, tzinfo=UTC).timestamp())  # 09:29:10 New York
+    traded, opened = quoted + 30, quoted + 55
+    async with running(hours="regular") as r:
+        client = await RawClient.connect(r.port)
+        history = r.gateway.feed.history[0] = SymbolHistory()
+        history.quote(quoted, 149.99, 150.01, 1.0, 1.0)
+        history.trade(traded, 150.0, 10.0)
+        history.quote(opened, 149.98, 150.01, 1.0, 1.0)
+
+        async def head(req_id: int, use_rth: int, what: str, date_format: int) -> str:
+            client.send(87, req_id, *AAPL, 0, use_rth, what, date_format)
+            await until(lambda: client.errors(req_id) or [m for m in client.of(88) if m[1] == str(req_id)], "an answer")
+            codes = client.errors(req_id)
+            return str(codes[0]) if codes else next(m[2] for m in client.of(88) if m[1] == str(req_id))
+
+        for req_id, what in enumerate(("MIDPOINT", "BID", "ASK", "BID_ASK"), 10):
+            assert await head(req_id, 0, what, 2) == str(quoted)
+        assert await head(20, 0, "TRADES", 2) == await head(21, 0, "ADJUSTED_LAST", 2) == str(traded)
+        assert await head(22, 0, "TRADES", 1) == "20261125-14:29:40"
+        assert await head(23, 1, "TRADES", 2) == "162"
+        # A bid that stood over the opening is in its first second; the midpoint is told when it changes.
+        assert await head(24, 1, "BID", 2) == str(quoted + 50)
+        assert await head(25, 1, "MIDPOINT", 2) == str(opened)
+        assert await head(26, 0, "NONSENSE", 2) == "321"
+        assert await head(27, 0, "TRADES", 3) == "320"
+        r.faults.apply("2105", {})
+        assert await head(28, 0, "TRADES", 2) == "162"
+        await client.close()
+
+
+async def test_a_surplus_field_of_start_api_is_an_error_and_the_next_one_is_taken():
+    async with running() as r:
+        client = await RawClient.connect(r.port, None)
+        client.send(71, 2, 5, "", "surplus")
+        await client.expect_error(320, -1)
+        assert "1 fields too many" in client.of(4)[-1][4]
+        assert client.of(9) == []
+        client.send(71, 2, 5, "")
+        await client.expect(9)
+        await client.close()
+
+
+@pytest.mark.parametrize(("fields", "named"), [((18, 1, 1), "requestFA"), ((19, 1, 1, "<x/>", 8), "replaceFA")])
+async def test_what_is_for_financial_advisers_only_says_so(fields, named):
+    async with running() as r:
+        client = await RawClient.connect(r.port)
+        client.send(*fields)
+        await client.expect_error(322, -1 if named == "requestFA" else 8)
+        text = client.of(4)[-1][4]
+        assert f"'{named}'" in text
+        assert "not simulated by the paper gateway: its account is not that of a financial adviser" in text
+        await client.sync()
+        await client.close()

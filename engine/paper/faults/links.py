@@ -77,6 +77,7 @@ def unmute(desk: FaultDesk, values: Values) -> str:
 def delay(desk: FaultDesk, values: Values) -> str:
     milliseconds, jitter, seconds = values.number("ms"), values.number("jitter_ms"), values.number("seconds")
     desk.gateway.reply_delay_s, desk.gateway.reply_jitter_s = milliseconds / 1e3, jitter / 1e3
+    desk.gateway.reply_rng = desk.chances
 
     def undo() -> None:
         desk.gateway.reply_delay_s = desk.gateway.reply_jitter_s = 0.0

@@ -32,6 +32,7 @@ class IbClient:
         self._ended: set[int] = set()
         self._pnl: dict[int, Any] = {}
         self._open: Any = None
+        self._completed: Any = None
         self._watch_depth()
         # A refusal shows itself as error 326, which the session looks for.
         with contextlib.suppress(OSError, TimeoutError):
@@ -143,9 +144,9 @@ class IbClient:
     def ticks(self, req_id: int) -> int:
         return int(self._ticks[req_id][0])
 
-    def req_bars(self, req_id: int, contract: Any) -> None:
+    def req_bars(self, req_id: int, contract: Any, what: str) -> None:
         known = self.contract(contract)
-        self._bars[req_id] = self._ask(self.ib.reqHistoricalDataAsync(known, "", "1800 S", "1 min", "TRADES", False))
+        self._bars[req_id] = self._ask(self.ib.reqHistoricalDataAsync(known, "", "1800 S", "1 min", what, False))
 
     def bars(self, req_id: int) -> list[tuple[float, float, float, float]]:
         return [(bar.open, bar.high, bar.low, bar.close) for bar in self._done(self._bars[req_id]) or []]
@@ -223,6 +224,13 @@ class IbClient:
     def req_open(self, everyone: bool) -> None:
         coroutine = self.ib.reqAllOpenOrdersAsync() if everyone else self.ib.reqOpenOrdersAsync()
         self._open = self._ask(coroutine)
+
+    def req_completed(self) -> None:
+        self._completed = self._ask(self.ib.reqCompletedOrdersAsync(False))
+
+    def completed(self) -> list[tuple[int, str]] | None:
+        answer = self._done(self._completed)
+        return None if answer is None else [(trade.order.permId, trade.orderStatus.status) for trade in answer]
 
     def auto_bind(self) -> None:
         self.ib.reqAutoOpenOrders(True)

@@ -45,6 +45,8 @@ class IbapiClient(EWrapper, EClient):
         self._daily: dict[int, float] = {}
         self._open: set[int] = set()
         self._open_done = False
+        self._completed: list[tuple[int, str]] = []
+        self._completed_done = False
         self.connect("127.0.0.1", port, client_id)
         self._thread = threading.Thread(target=self.run, daemon=True)
         self._thread.start()
@@ -115,8 +117,8 @@ class IbapiClient(EWrapper, EClient):
     def ticks(self, req_id: int) -> int:
         return self._ticks.get(req_id, 0)
 
-    def req_bars(self, req_id: int, contract: Any) -> None:
-        self.reqHistoricalData(req_id, self.contract(contract), "", "1800 S", "1 min", "TRADES", 0, 1, False, [])
+    def req_bars(self, req_id: int, contract: Any, what: str) -> None:
+        self.reqHistoricalData(req_id, self.contract(contract), "", "1800 S", "1 min", what, 0, 1, False, [])
 
     def bars(self, req_id: int) -> list[tuple[float, float, float, float]]:
         return self._bars.get(req_id, []) if ("bars", req_id) in self._ended else []
@@ -185,6 +187,13 @@ class IbapiClient(EWrapper, EClient):
             self.reqAllOpenOrders()
         else:
             self.reqOpenOrders()
+
+    def req_completed(self) -> None:
+        self._completed, self._completed_done = [], False
+        self.reqCompletedOrders(False)
+
+    def completed(self) -> list[tuple[int, str]] | None:
+        return self._completed if self._completed_done else None
 
     def auto_bind(self) -> None:
         self.reqAutoOpenOrders(True)
@@ -281,6 +290,12 @@ class IbapiClient(EWrapper, EClient):
 
     def openOrderEnd(self) -> None:
         self._open_done = True
+
+    def completedOrder(self, contract: Any, order: Any, orderState: Any) -> None:
+        self._completed.append((order.permId, orderState.status))
+
+    def completedOrdersEnd(self) -> None:
+        self._completed_done = True
 
     def orderStatus(
         self, orderId: int, status: str, filled: Any, remaining: Any, avgFillPrice: float, permId: int, parentId: int,

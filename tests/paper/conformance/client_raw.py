@@ -124,8 +124,8 @@ class RawClient:
     def ticks(self, req_id: int) -> int:
         return sum(m[1] == str(req_id) for m in self.of(99))
 
-    def req_bars(self, req_id: int, contract: Any) -> None:
-        self.send(20, req_id, *self.contract(contract), 0, "", "1 min", "1800 S", 0, "TRADES", 1, 0, "")
+    def req_bars(self, req_id: int, contract: Any, what: str) -> None:
+        self.send(20, req_id, *self.contract(contract), 0, "", "1 min", "1800 S", 0, what, 1, 0, "")
 
     def bars(self, req_id: int) -> list[tuple[float, float, float, float]]:
         for m in self.of(17):
@@ -259,6 +259,16 @@ class RawClient:
     def req_open(self, everyone: bool) -> None:
         self._open_from = len(self.messages)
         self.send(16 if everyone else 5, 1)
+
+    def req_completed(self) -> None:
+        self.send(99, 0)
+
+    def completed(self) -> list[tuple[int, str]] | None:
+        if not self.of(102):
+            return None
+        # The status is the first word of the kind behind the order: where it stands depends on the fields between.
+        words = ("Filled", "Cancelled", "Inactive")
+        return [(int(m[23]), next(f for f in m[24:] if f in words)) for m in self.of(101)]
 
     def auto_bind(self) -> None:
         self.send(15, 1, 1)

@@ -31,6 +31,7 @@ FEATURES = (
     "top of book",
     "tick-by-tick",
     "historical bars",
+    "BID_ASK bars",
     "historical ticks",
     "what-if",
     "place",
@@ -38,6 +39,7 @@ FEATURES = (
     "cancel",
     "partial fills",
     "executions",
+    "completed orders",
     "P&L",
     "several clients",
     "client id 0 binds manual orders",
@@ -94,7 +96,7 @@ class Client(Protocol):
     def ticks(self, req_id: int) -> int:
         """How many have come."""
 
-    def req_bars(self, req_id: int, contract: Contract) -> None: ...
+    def req_bars(self, req_id: int, contract: Contract, what: str) -> None: ...
     def bars(self, req_id: int) -> list[tuple[float, float, float, float]]:
         """Open, high, low, close."""
 
@@ -126,6 +128,10 @@ class Client(Protocol):
 
     def req_open(self, everyone: bool) -> None: ...
     def auto_bind(self) -> None: ...
+    def req_completed(self) -> None: ...
+    def completed(self) -> list[tuple[int, str]] | None:
+        """permId and status of the orders that have ended; None until the end message has come."""
+
     def open_ids(self) -> set[int] | None:
         """permIds of the answer to ``req_open``; None until it is complete."""
 
@@ -241,10 +247,15 @@ class Session:
         a = self.a
         with self.feature("historical bars"):
             req_id = a.new_id()
-            a.req_bars(req_id, AAPL)
+            a.req_bars(req_id, AAPL, "TRADES")
             for opened, high, low, close in self.until(lambda: a.bars(req_id)):
                 assert low <= min(opened, close)
                 assert max(opened, close) <= high
+        with self.feature("BID_ASK bars"):
+            req_id = a.new_id()
+            a.req_bars(req_id, AAPL, "BID_ASK")
+            for bid, highest_ask, lowest_bid, ask in self.until(lambda: a.bars(req_id)):
+                assert lowest_bid <= bid < ask <= highest_ask
         with self.feature("historical ticks"):
             for what in ("TRADES", "BID_ASK", "MIDPOINT"):
                 req_id = a.new_id()
@@ -305,6 +316,11 @@ class Session:
             self.until(lambda: a.status(filled)[0] == "Filled")
             a.cancel(filled)
             self.until(lambda: (filled, 10148) in a.errors)
+        with self.feature("completed orders"):
+            a.req_completed()
+            ended = dict(self.until(lambda: a.completed()))
+            assert ended[perm_id] == "Cancelled"
+            assert ended[a.status(filled)[3]] == "Filled"
 
     def clients(self) -> None:
         a = self.a
