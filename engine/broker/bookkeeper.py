@@ -99,6 +99,8 @@ class Bookkeeper(Reconciler):
         if order is not None:
             listed_ns = reading.begin_ns if reading is not None else 0
             self._put(life.on_open(order, news, now_ns, listed_ns=listed_ns))
+            if reading is not None and news.status == life.INACTIVE and self.register.by_intent[order.intent_id].active:
+                reading.open_orders.append(news)  # parked: what is over stays inactive in the list for a day
             return
         symbol = self.symbol_of(news.con_id, news.symbol)
         intent_id = intent_of(news.order_ref)

@@ -368,13 +368,19 @@ class Desk:
             living = {o.intent_id for o in self._register.active() if o.active}
             self._cancels = {k: v for k, v in self._cancels.items() if k in living}
             self._given_up &= living
-        lost = (OrderState.WORKING, OrderState.PARTIAL)
-        wanted = [o for o in self._register.active() if o.cancel_wanted and o.own and o.state in lost]
+        wanted = [o for o in self._register.active() if o.cancel_wanted and o.own and self._lives_on(o)]
         for order in wanted:
             if self._cancels.get(order.intent_id, 0) >= CANCELS and order.intent_id not in self._given_up:
                 self._given_up.add(order.intent_id)
                 self.gave_up(order)
         return self.cancel([o for o in wanted if now_ns - o.cancel_sent_ns > CANCEL_AGAIN_NS], now_ns, patient=True)
+
+    @staticmethod
+    def _lives_on(order: Order) -> bool:
+        """Has the broker it, without a cancel under way?"""
+        if order.parked:
+            return order.state == OrderState.UNKNOWN and not order.question_ns
+        return order.state in (OrderState.WORKING, OrderState.PARTIAL)
 
     def _count_cancel(self, order: Order) -> None:
         """Repeats don't count as requests of the day: they say nothing about how the strategy trades."""

@@ -145,8 +145,9 @@ class OrderStore:
     def _decode(self, body: tuple[int, ...]) -> Order | None:
         (
             _, _, intent_id, order_id, perm_id, sent_ns, acked_ns, changed_ns, cancel_sent_ns, question_ns,
-            replace_sent_ns, t_socket_ns, _, _, _, _, qty, limit, filled, average, next_qty, next_limit, booked, base,
-            name, source, side, order_type, tif, flags, state, entry, own, cancel_wanted, presumed, key,
+            replace_sent_ns, t_socket_ns, _, inactive, turned_down, _, qty, limit, filled, average, next_qty,
+            next_limit, booked, base, name, source, side, order_type, tif, flags, state, entry, own, cancel_wanted,
+            presumed, key,
         ) = body  # fmt: skip
         symbol = self._numbers.get(bytes(name).rstrip(b"\0"), -1)  # type: ignore[arg-type]
         if symbol < 0:
@@ -161,6 +162,7 @@ class OrderStore:
             next_limit=float(next_limit), own=bool(own), booked=float(booked), base=float(base),
             replace_sent_ns=replace_sent_ns, cancel_wanted=bool(cancel_wanted), presumed=bool(presumed),
             key=bytes(key).rstrip(b"\0"),  # type: ignore[arg-type]
+            inactive=bool(inactive), turned_down=bool(turned_down),
         )  # fmt: skip
 
     # Writing.
@@ -174,10 +176,10 @@ class OrderStore:
         client = self._client_id if o.own else self._client_of.get(o.intent_id, -1)
         body = _BODY.pack(
             self._number, self._boot, o.intent_id, o.order_id, o.perm_id, o.sent_ns, o.acked_ns, o.changed_ns,
-            o.cancel_sent_ns, o.question_ns, o.replace_sent_ns, o.t_socket_ns, client + 1, 0, 0, 0, o.qty,
-            o.limit_price, o.filled, o.avg_price, o.next_qty, o.next_limit, o.booked, o.base, self._names[o.symbol],
-            o.source, o.side > 0, o.order_type, o.tif, o.flags, o.state, o.entry, o.own, o.cancel_wanted, o.presumed,
-            o.key,
+            o.cancel_sent_ns, o.question_ns, o.replace_sent_ns, o.t_socket_ns, client + 1, o.inactive, o.turned_down, 0,
+            o.qty, o.limit_price, o.filled, o.avg_price, o.next_qty, o.next_limit, o.booked, o.base,
+            self._names[o.symbol], o.source, o.side > 0, o.order_type, o.tif, o.flags, o.state, o.entry, o.own,
+            o.cancel_wanted, o.presumed, o.key,
         )  # fmt: skip
         turn = self._turn[slot] = 1 - self._turn[slot]
         at = _HEADER_BYTES + (2 * slot + turn) * HALF

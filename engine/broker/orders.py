@@ -6,7 +6,9 @@ Invariants
 2. ``filled`` never falls, whatever is repeated, reordered or late. Filled in full is FILLED, also after Cancelled.
 3. A terminal state is left only by a fill (to FILLED), by the broker listing the order as open, or, where we only
    concluded the end from the order's absence (``presumed``), by any sign of life.
-4. An order that may live counts as exposure with all that is not filled: SENT, UNKNOWN, PENDING_CANCEL included. What
+4. Inactive alone ends nothing, for the broker may take it up again: the order is parked, which is UNKNOWN, until a list
+   lacks it. With a final error, before or after, it is over.
+5. An order that may live counts as exposure with all that is not filled: SENT, UNKNOWN, PENDING_CANCEL included. What
    a status reports as filled and no execution has booked yet counts too, also after the order's end.
 """
 
@@ -24,6 +26,10 @@ UNLISTED_NS = 1_000_000_000
 TERMINAL = frozenset((OrderState.REFUSED, OrderState.FILLED, OrderState.CANCELLED, OrderState.REJECTED))
 WARNINGS = frozenset((399, 404, 434, 492, 2109, 10167, 10349))
 """Codes that come with an order id and question nothing. Not 202: a status belongs to it, and may be lost."""
+FINAL = frozenset((110, 200, 201, 202, 203))
+"""Codes that, with Inactive, end an order: price off its increment, no contract, rejected, cancelled, not allowed."""
+PARKED = "inactive at the broker, who may still take it up: it counts"
+INACTIVE = "Inactive"
 _ACCEPTED = frozenset(("PreSubmitted", "Submitted"))
 _UNSENT = frozenset(("ApiPending", "PendingSubmit"))
 _GONE = frozenset(("Cancelled", "ApiCancelled"))
@@ -73,10 +79,19 @@ class Order:
     """Its end was concluded from its absence in the broker's list, not told."""
     key: bytes = b""
     """Idempotency key of the requester."""
+    inactive: bool = False
+    """Called Inactive, and no list has shown it otherwise since."""
+    turned_down: bool = False
+    """A final error has come, and no proof of acceptance since."""
 
     @property
     def active(self) -> bool:
         return self.state not in TERMINAL
+
+    @property
+    def parked(self) -> bool:
+        """Inactive, as far as we know: it may come back, or be over."""
+        return self.inactive and self.state in (OrderState.UNKNOWN, OrderState.PENDING_CANCEL)
 
     @property
     def unbooked(self) -> float:
@@ -106,9 +121,12 @@ def _settle(order: Order, filled: float, avg_price: float, now_ns: int) -> Order
     grown = max(order.filled, filled)
     if grown > order.filled + _EPS:
         price = avg_price if avg_price > 0.0 else order.avg_price
-        order = replace(order, filled=grown, avg_price=price, changed_ns=now_ns)
+        order = replace(order, filled=grown, avg_price=price, changed_ns=now_ns, turned_down=False)
         if order.state in (OrderState.SENT, OrderState.UNKNOWN, OrderState.WORKING):
-            order = replace(order, state=OrderState.PARTIAL, acked_ns=order.acked_ns or now_ns, question_ns=0)
+            question_ns = now_ns if order.inactive else 0
+            order = replace(order, state=OrderState.PARTIAL, acked_ns=order.acked_ns or now_ns, question_ns=question_ns)
+        elif order.parked:
+            order = replace(order, inactive=False)
         elif order.presumed and not order.active:
             order = _revived(order, now_ns)
     if order.filled >= order.qty - _EPS and order.state != OrderState.FILLED and not _growing(order):
@@ -119,8 +137,9 @@ def _settle(order: Order, filled: float, avg_price: float, now_ns: int) -> Order
 def _over(order: Order, state: OrderState, now_ns: int) -> Order:
     """The broker says that it is done. What was to be changed is void."""
     return replace(
-        order, state=state, question_ns=0, changed_ns=now_ns, next_qty=math.nan, next_limit=math.nan, presumed=False
-    )
+        order, state=state, question_ns=0, changed_ns=now_ns, next_qty=math.nan, next_limit=math.nan, presumed=False,
+        inactive=False, turned_down=False, text=_unparked(order),
+    )  # fmt: skip
 
 
 def _revived(order: Order, now_ns: int) -> Order:
@@ -152,15 +171,19 @@ def _short_filled(order: Order, now_ns: int) -> Order:
 def _on_word(order: Order, status: str, now_ns: int, why_held: str = "") -> Order:
     state = order.state
     if state in TERMINAL:
-        if order.presumed and (status in _GONE or status == "Inactive"):
+        if order.presumed and status in _GONE:
             return replace(order, presumed=False)
         return _revived(order, now_ns) if order.presumed and status in LISTED_AS_OPEN else order
     if status in _GONE:
         return _over(order, OrderState.CANCELLED, now_ns)
-    if status == "Inactive":
-        if "locate" in why_held:
-            return order  # held while shares are located: it lives
-        return _over(order, OrderState.CANCELLED if order.filled > 0 else OrderState.REJECTED, now_ns)
+    if status == INACTIVE:
+        # While shares are located it is held, and lives.
+        return order if "locate" in why_held else _on_inactive(order, now_ns)
+    if order.inactive and (status in _ACCEPTED or status == "PendingCancel"):
+        return _taken_up(order, status, now_ns)
+    open_ns = 0
+    if order.turned_down and (status in _ACCEPTED or status == "PendingCancel"):
+        order, open_ns = replace(order, turned_down=False), order.question_ns  # or it is older than the error
     if status == "PendingCancel":
         new = OrderState.PENDING_CANCEL
     elif status in _ACCEPTED:
@@ -168,13 +191,50 @@ def _on_word(order: Order, status: str, now_ns: int, why_held: str = "") -> Orde
             return order  # sent before the broker knew of the cancel
         new = OrderState.PARTIAL if order.filled > 0 else OrderState.WORKING
     elif status in _UNSENT:
+        if order.inactive:
+            return order  # older than that, or of a change to it
         new = OrderState.SENT if state == OrderState.UNKNOWN else state
     else:
         return order
     acked = order.acked_ns or (0 if status in _UNSENT else now_ns)
     if new == state and acked == order.acked_ns and not order.question_ns:
         return order
-    return replace(order, state=new, acked_ns=acked, question_ns=0, changed_ns=now_ns)
+    return replace(order, state=new, acked_ns=acked, question_ns=open_ns, changed_ns=now_ns)
+
+
+def _on_inactive(order: Order, now_ns: int) -> Order:
+    """Inactive: rejected if a final error says so, else parked, and a matter to ask about."""
+    if order.turned_down:
+        return _rejected(order, now_ns)
+    if order.parked:
+        return order
+    state = order.state if order.state == OrderState.PENDING_CANCEL else OrderState.UNKNOWN
+    question_ns = order.question_ns or now_ns
+    return replace(
+        order, state=state, inactive=True, question_ns=question_ns, changed_ns=now_ns, text=order.text or PARKED
+    )
+
+
+def _taken_up(order: Order, status: str, now_ns: int) -> Order:
+    """Inactive, and now at work, or once more as it was before: which of the two, the next list tells."""
+    if status == "PendingCancel" or order.state == OrderState.PENDING_CANCEL:
+        state = OrderState.PENDING_CANCEL
+    else:
+        state = OrderState.PARTIAL if order.filled > 0 else OrderState.WORKING
+    return replace(
+        order, state=state, inactive=state != OrderState.PENDING_CANCEL, turned_down=False, text=_unparked(order),
+        acked_ns=order.acked_ns or now_ns, question_ns=order.question_ns or now_ns,
+        changed_ns=order.changed_ns if state == order.state else now_ns,
+    )  # fmt: skip
+
+
+def _rejected(order: Order, now_ns: int) -> Order:
+    cancelled = order.filled > 0 or order.cancel_sent_ns
+    return _over(order, OrderState.CANCELLED if cancelled else OrderState.REJECTED, now_ns)
+
+
+def _unparked(order: Order) -> str:
+    return "" if order.text == PARKED else order.text
 
 
 def on_open(order: Order, news: OpenOrderNews, now_ns: int, *, listed_ns: int = 0) -> Order:
@@ -187,17 +247,32 @@ def on_open(order: Order, news: OpenOrderNews, now_ns: int, *, listed_ns: int = 
     order = _on_terms(order, news, now_ns, listed_ns)
     if order.state == OrderState.FILLED:
         return order
+    if listed_ns and news.status == INACTIVE:
+        return _on_listed_inactive(order, now_ns, listed_ns)
     if listed_ns and news.status in LISTED_AS_OPEN:
+        if news.status not in _UNSENT and (order.inactive or order.turned_down):
+            order = replace(order, inactive=False, turned_down=False, text=_unparked(order), question_ns=0)
         late = order.state == OrderState.PENDING_CANCEL and order.cancel_sent_ns < listed_ns - UNLISTED_NS
         if order.state in TERMINAL or late:
             state = OrderState.PARTIAL if order.filled > 0 else OrderState.WORKING
-            order = replace(order, state=state, question_ns=0, changed_ns=now_ns, presumed=False)
+            order = replace(order, state=state, inactive=False, question_ns=0, changed_ns=now_ns, presumed=False)
     if news.status != "Filled":  # then the quantity comes with orderStatus or the executions
         order = _on_word(order, news.status, now_ns)
     if not listed_ns and order.active and not _agree(order, news):
         # Either an old message, or a change that somebody else made: the next list tells.
         return replace(order, question_ns=order.question_ns or now_ns)
     return order
+
+
+def _on_listed_inactive(order: Order, now_ns: int, listed_ns: int) -> Order:
+    """The broker has it, inactive: there is no more to ask. A list that was asked for a second after our cancel shows
+    what is left of it."""
+    order = _on_inactive(order, now_ns) if order.active else order
+    if not order.active:
+        return order
+    if order.state == OrderState.PENDING_CANCEL and 0 < order.cancel_sent_ns < listed_ns - UNLISTED_NS:
+        return _absent(order, now_ns, _unparked(order) or "cancelled while inactive")
+    return replace(order, question_ns=0) if order.question_ns else order
 
 
 def _agree(order: Order, news: OpenOrderNews) -> bool:
@@ -255,14 +330,23 @@ def on_error(order: Order, code: int, text: str, now_ns: int) -> Order:
         return order if order.text else replace(order, text=words)
     if code in WARNINGS:
         return replace(order, text=words)
+    final = code in FINAL and math.isnan(order.next_qty)  # else it may be the change that is rejected
+    if final and order.parked:
+        return _rejected(replace(order, text=words), now_ns)
     state = OrderState.UNKNOWN if order.state == OrderState.SENT else order.state
-    return replace(order, state=state, text=words, question_ns=order.question_ns or now_ns, changed_ns=now_ns)
+    return replace(
+        order, state=state, text=words, question_ns=order.question_ns or now_ns, changed_ns=now_ns,
+        turned_down=order.turned_down or final,
+    )  # fmt: skip
 
 
 def on_cancel_sent(order: Order, now_ns: int) -> Order:
     if order.state in TERMINAL:
         return order
-    return replace(order, state=OrderState.PENDING_CANCEL, cancel_sent_ns=now_ns, changed_ns=now_ns, cancel_wanted=True)
+    return replace(
+        order, state=OrderState.PENDING_CANCEL, cancel_sent_ns=now_ns, changed_ns=now_ns, cancel_wanted=True,
+        inactive=order.parked,
+    )  # fmt: skip
 
 
 def on_replace_sent(order: Order, qty: float, limit_price: float, now_ns: int) -> Order:
@@ -271,9 +355,9 @@ def on_replace_sent(order: Order, qty: float, limit_price: float, now_ns: int) -
 
 def on_link_lost(order: Order, now_ns: int) -> Order:
     """From now on its fate is not known."""
-    if order.state in TERMINAL or order.state == OrderState.UNKNOWN:
+    if order.state in TERMINAL or (order.state == OrderState.UNKNOWN and order.question_ns):
         return order
-    return replace(order, state=OrderState.UNKNOWN, question_ns=now_ns, changed_ns=now_ns)
+    return replace(order, state=OrderState.UNKNOWN, inactive=order.parked, question_ns=now_ns, changed_ns=now_ns)
 
 
 def on_silence(order: Order, now_ns: int, patience_ns: int) -> Order:
@@ -308,12 +392,13 @@ def on_missing(order: Order, begin_ns: int, now_ns: int) -> Order:
     settled_ns = begin_ns if order.acked_ns else begin_ns - UNLISTED_NS
     if order.state in TERMINAL or order.sent_ns > settled_ns:
         return order
+    return _absent(order, now_ns, _unparked(order) or "not among the broker's open orders")
+
+
+def _absent(order: Order, now_ns: int, text: str) -> Order:
+    """Nobody has said that it is over; it can't be otherwise."""
     done = OrderState.CANCELLED if order.acked_ns or order.filled > 0 or order.cancel_sent_ns else OrderState.REJECTED
-    text = order.text or "not among the broker's open orders"
-    return replace(
-        order, state=done, question_ns=0, text=text, changed_ns=now_ns, presumed=True,
-        next_qty=math.nan, next_limit=math.nan,
-    )  # fmt: skip
+    return replace(_over(order, done, now_ns), text=text, presumed=True)
 
 
 def after_restart(order: Order, now_ns: int, same_boot: bool) -> Order:

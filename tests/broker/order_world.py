@@ -24,16 +24,19 @@ PERM = 55
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """The order as the exchange has it. ``status`` empty: never received."""
+    """The order as the exchange has it. ``status`` empty: never received. ``parked``: Inactive, and listed, for it may
+    be taken up again; with ``leaving`` it is over, and nobody says so."""
 
     status: str = ""
     qty: float = 0.0
     limit: float = 10.0
     filled: float = 0.0
+    parked: bool = False
+    leaving: bool = False
 
     @property
     def live(self) -> bool:
-        return self.status in ("PreSubmitted", "Submitted", "PendingCancel")
+        return self.parked or self.status in ("PreSubmitted", "Submitted", "PendingCancel")
 
     @property
     def potential(self) -> float:
@@ -54,6 +57,7 @@ class Bounds:
     errors: int = 1
     tricks: int = 1
     """Repeated, dropped or overtaking messages."""
+    parks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ class World:
     requests: tuple[tuple[object, ...], ...]
     messages: tuple[tuple[object, ...], ...]
     now: int
-    used: tuple[int, ...] = (0, 0, 0, 0, 0, 0, 0)
+    used: tuple[int, ...] = (0, 0, 0, 0, 0, 0, 0, 0)
     booked: float = 0.0
     """Shares that executions have told us of: what the position has."""
     reading: int = 0
@@ -73,7 +77,7 @@ class World:
     """The books have been read since the process began: until then nothing may be sent."""
 
 
-CANCELS, REPLACES, LOSSES, KILLS, READINGS, ERRORS, TRICKS = range(7)
+CANCELS, REPLACES, LOSSES, KILLS, READINGS, ERRORS, TRICKS, PARKS = range(8)
 
 
 def begin(bounds: Bounds) -> World:
@@ -115,7 +119,7 @@ def handle(w: World) -> World:
     if kind == "place":
         qty = float(request[1])  # type: ignore[arg-type]
         if not t.live or qty <= t.filled:
-            return _say(w, ("error", 104))
+            return _say(w, ("error", 201 if t.live else 104))  # of the change, not of the order
         t = replace(t, qty=qty, limit=float(request[2]))  # type: ignore[arg-type]
         return _say(replace(w, truth=t), _open(t), _status(t))
     if kind == "cancel":
@@ -123,6 +127,8 @@ def handle(w: World) -> World:
             return _say(w, ("error", 10147))
         if not t.live:
             return _say(w, ("error", 10148))
+        if t.parked:
+            return replace(w, truth=replace(t, leaving=True))
         t = replace(t, status="PendingCancel")
         return _say(replace(w, truth=t), _status(t))
     if kind == "executions":
@@ -131,16 +137,30 @@ def handle(w: World) -> World:
     return _say(w, rows)
 
 
-def exchange_moves(w: World) -> Iterator[tuple[str, World]]:
+def exchange_moves(w: World, b: Bounds) -> Iterator[tuple[str, World]]:
     t = w.truth
     if not t.live:
         return
+    if t.parked:
+        over = replace(t, parked=False)
+        if t.leaving:
+            gone = replace(over, status="Cancelled")
+            yield "leave", _say(replace(w, truth=gone), _status(gone), ("error", 202))
+        else:
+            taken = replace(over, status="Submitted")
+            yield "take up", _say(replace(w, truth=taken), _status(taken))
+            yield "give up", _say(replace(w, truth=over), ("error", 201))
+        return
+    if t.status != "PendingCancel" and w.used[PARKS] < b.parks:
+        parked = replace(t, status="Inactive", parked=True)
+        yield "park", _spend(_say(replace(w, truth=parked), _status(parked)), PARKS)
     if t.status == "PreSubmitted":
         accepted = replace(t, status="Submitted")
         yield "accept", _say(replace(w, truth=accepted), _status(accepted))
         rejected = replace(t, status="Inactive")
         if not t.filled:
             yield "reject", _say(replace(w, truth=rejected), ("error", 201), _status(rejected))
+            yield "reject, status first", _say(replace(w, truth=rejected), _status(rejected), ("error", 201))
     filled = replace(t, filled=t.filled + 1)
     if filled.filled >= filled.qty:
         filled = replace(filled, status="Filled")
@@ -209,7 +229,7 @@ def cancel(w: World) -> World:
 
 def moves(w: World, b: Bounds) -> Iterator[tuple[str, World]]:
     o, used = w.order, w.used
-    yield from exchange_moves(w)
+    yield from exchange_moves(w, b)
     if w.requests:
         yield f"handle {w.requests[0][0]}", handle(w)
     if w.messages:
@@ -265,15 +285,20 @@ def unsafe(w: World) -> str:
 
 def settle(w: World) -> World:
     """Let everything arrive, then look as the bridge does: silence, readings, lost cancels once more."""
-    for _ in range(6):
+    looked = not w.used[PARKS]  # that it was parked may have gone unsaid: the regular look finds it
+    for _ in range(8):
         while w.requests or w.messages:
             w = hear(replace(w, messages=w.messages[1:]), w.messages[0]) if w.messages else handle(w)
         w = wait(w)
-        if w.connected and not w.order.question_ns and w.order.state not in (S.UNKNOWN, S.SENT):
-            lost = w.order.cancel_wanted and w.order.state in (S.WORKING, S.PARTIAL)
-            if not lost:
+        parked = w.order.parked and w.order.state == S.UNKNOWN
+        if w.connected and not w.order.question_ns and (parked or w.order.state not in (S.UNKNOWN, S.SENT)):
+            lost = w.order.cancel_wanted and (parked or w.order.state in (S.WORKING, S.PARTIAL))
+            if lost:
+                w = cancel(w)
+            elif looked or not w.order.active:
                 break
-            w = cancel(w)
+            else:
+                looked, w = True, read(w)
         else:
             w = read(w)
     return w
@@ -289,13 +314,13 @@ def wrong(w: World) -> str:
         "PendingCancel": S.PENDING_CANCEL,
         "Filled": S.FILLED,
         "Cancelled": S.CANCELLED,
-        "Inactive": S.REJECTED,
+        "Inactive": S.UNKNOWN if t.parked and not t.leaving else S.REJECTED,
     }[t.status]
     alike = {S.REJECTED: (S.REJECTED, S.CANCELLED), S.FILLED: (S.FILLED, S.CANCELLED)}.get(expected, (expected,))
-    if o.state not in alike:
+    if o.state not in alike or o.parked != (o.state == S.UNKNOWN):
         return f"the broker has {t.status or 'nothing'}, we have {o.state.name}"
     if (o.filled, w.booked, o.unbooked) != (t.filled, t.filled, 0.0):
         return f"filled: broker {t.filled:g}, we {o.filled:g}, position {w.booked:g}, unbooked {o.unbooked:g}"
-    if t.live and ((o.qty, o.limit_price) != (t.qty, t.limit) or not math.isnan(o.next_qty)):
+    if t.live and not t.leaving and ((o.qty, o.limit_price) != (t.qty, t.limit) or not math.isnan(o.next_qty)):
         return f"terms: broker {t.qty:g} at {t.limit:g}, we {o.qty:g} at {o.limit_price:g}, changing to {o.next_qty:g}"
     return ""

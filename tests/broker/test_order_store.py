@@ -31,6 +31,7 @@ def order(intent: int = 7, **more: object) -> Order:
         flags=5, entry=True, state=OrderState.SENT, sent_ns=1_000, t_socket_ns=9, filled=0.0, perm_id=55, acked_ns=4,
         changed_ns=5, cancel_sent_ns=6, question_ns=7, next_qty=120.0, next_limit=10.5, own=True, booked=1.0, base=2.0,
         replace_sent_ns=8, cancel_wanted=True, presumed=True, key=b"key of 32 bytes, of which all ar",
+        inactive=True, turned_down=True,
     )  # fmt: skip
     return replace(base, **more)  # type: ignore[arg-type]
 

@@ -138,10 +138,90 @@ def test_late_submitted_does_not_undo_a_pending_cancel_or_a_cancel() -> None:
     )
 
 
-def test_inactive_rejects_but_not_while_shares_are_located() -> None:
-    assert life.on_status(order(), status("Inactive"), 5).state == S.REJECTED
-    assert life.on_status(order(), status("Inactive", 40.0), 5).state == S.CANCELLED
+def parked(filled: float = 0.0) -> Order:
+    """Called Inactive while it worked, and so in a list."""
+    o = life.on_status(life.on_status(order(), status("Submitted", filled), 5), status("Inactive", filled), 6)
+    return life.on_open(o, listed("Inactive"), 8, listed_ns=7)
+
+
+def test_inactive_alone_ends_nothing_and_is_asked_about_once() -> None:
+    o = life.on_status(order(), status("Inactive", 40.0), 5)
+    assert (o.state, o.parked, o.remaining, o.question_ns, o.text) == (S.UNKNOWN, True, QTY, 5, life.PARKED)
+    o = life.on_open(o, listed("Inactive"), 8, listed_ns=7)
+    assert (o.state, o.parked, o.remaining, o.question_ns) == (S.UNKNOWN, True, QTY, 0)
+    assert life.on_status(o, status("Inactive", 40.0), 9) is o
+    assert life.on_silence(o, 10**12, 10).question_ns == 10**12, "forty filled shares have no execution yet"
     assert life.on_status(order(), status("Inactive", why="locate"), 5).state == S.SENT
+    gone = life.on_missing(o, life.UNLISTED_NS + 2_000, life.UNLISTED_NS + 2_001)
+    assert (gone.state, gone.presumed, gone.parked) == (S.CANCELLED, True, False)
+    assert gone.text != life.PARKED
+    assert life.on_status(gone, status("Inactive", 40.0), 11).presumed, "no proof that it is over"
+
+
+def test_what_is_parked_comes_back_by_work_or_a_fill_and_not_by_an_older_word() -> None:
+    for word, state in (("PreSubmitted", S.WORKING), ("Submitted", S.WORKING), ("PendingCancel", S.PENDING_CANCEL)):
+        back = life.on_status(parked(), status(word), 20)
+        assert (back.state, back.parked and state == S.WORKING, back.question_ns) == (state, False, 20)
+        assert back.text != life.PARKED
+        told = life.on_open(back, listed(word), 22, listed_ns=21)
+        assert (told.state, told.inactive, told.question_ns) == (state, False, 0)
+    again = life.on_status(life.on_status(parked(), status("Submitted"), 20), status("Submitted"), 21)
+    assert again.question_ns == 20, "both may be older than the Inactive"
+    filled = life.on_executions(parked(), 30.0, 10.0, 20)
+    assert (filled.state, filled.parked, filled.question_ns) == (S.PARTIAL, False, 20)
+    for word in ("ApiPending", "PendingSubmit"):
+        assert life.on_status(parked(), status(word), 20) == parked()
+        assert life.on_open(parked(), listed(word), 22, listed_ns=21).parked
+
+
+def test_inactive_and_a_final_error_in_either_order_reject() -> None:
+    for code in (110, 200, 201, 202, 203):
+        first = life.on_error(life.on_status(order(), status("Inactive"), 5), code, "words", 6)
+        last = life.on_status(life.on_error(order(), code, "words", 5), status("Inactive"), 6)
+        listing = life.on_open(life.on_error(order(), code, "words", 5), listed("Inactive"), 7, listed_ns=6)
+        for o in (first, last, listing):
+            assert (o.state, o.question_ns, o.text) == (S.REJECTED, 0, f"{code} words")
+            assert life.on_status(o, status("Submitted"), 9).state == S.REJECTED
+    part = life.on_status(life.on_error(order(), 201, "words", 5), status("Inactive", 40.0), 6)
+    assert part.state == S.UNKNOWN, "it was accepted: the fill says so"
+    for code in (103, 161, 321, 10147):
+        assert life.on_error(parked(), code, "words", 9).active
+
+
+def test_a_final_error_counts_only_until_the_next_proof_of_acceptance_and_not_for_a_change() -> None:
+    down = life.on_error(life.on_status(order(), status("PreSubmitted"), 5), 201, "words", 6)
+    for accepted in (
+        life.on_status(down, status("Submitted"), 7),
+        life.on_open(down, listed("Submitted"), 9, listed_ns=8),
+        life.on_executions(down, 30.0, 10.0, 7),
+        life.on_status(life.on_cancel_sent(down, 7), status("Submitted"), 8),
+    ):
+        assert life.on_status(accepted, status("Inactive"), 10).parked
+    assert life.on_status(down, status("Submitted"), 7).question_ns == 6, "it may be older than the error"
+    change = life.on_replace_sent(life.on_status(order(), status("Submitted"), 5), 150.0, 11.0, 6)
+    refused = life.on_error(change, 201, "words", 7)
+    assert life.on_status(refused, status("Inactive"), 8).parked, "the change was rejected; the order may be parked"
+    assert life.on_error(life.on_status(change, status("Inactive"), 7), 201, "words", 8).parked
+
+
+def test_the_cancel_of_a_parked_order_is_done_when_a_later_list_still_calls_it_inactive() -> None:
+    asked = life.on_cancel_sent(parked(), 100)
+    assert (asked.state, asked.parked, asked.remaining) == (S.PENDING_CANCEL, True, QTY)
+    soon = life.on_open(asked, listed("Inactive"), 102, listed_ns=101)
+    assert (soon.state, soon.parked) == (S.PENDING_CANCEL, True), "the cancel may still be on its way"
+    late_ns = 101 + life.UNLISTED_NS
+    late = life.on_open(asked, listed("Inactive"), late_ns + 1, listed_ns=late_ns)
+    assert (late.state, late.presumed, late.remaining) == (S.CANCELLED, True, 0.0)
+    assert life.on_open(late, listed("Inactive"), late_ns + 9, listed_ns=late_ns + 8) is late
+    assert life.on_status(late, status("Submitted"), late_ns + 2).state == S.UNKNOWN, "it lives after all"
+    lost = life.on_open(life.on_link_lost(asked, 200), listed("Inactive"), late_ns + 1, listed_ns=late_ns)
+    assert (lost.state, lost.parked) == (S.UNKNOWN, True), "the cancel may have been lost with the link"
+
+
+def test_a_lost_link_puts_a_parked_order_in_question() -> None:
+    o = life.on_link_lost(parked(), 50)
+    assert (o.state, o.parked, o.question_ns) == (S.UNKNOWN, True, 50)
+    assert life.on_link_lost(o, 60) is o
 
 
 def test_lost_link_makes_a_living_order_unknown_until_listed_or_missing() -> None:

@@ -14,6 +14,8 @@ SMALL = (
     Bounds(qty=1.0, cancels=1, replaces=(2.0,), losses=0, errors=0, readings=0, tricks=0),
     Bounds(qty=2.0, cancels=0, replaces=(1.0,), losses=0, errors=0, readings=0, tricks=1),
     Bounds(qty=1.0, cancels=0, replaces=(2.0,), losses=1, errors=0, readings=0, tricks=0),
+    Bounds(qty=1.0, cancels=1, replaces=(), losses=0, errors=0, readings=1, tricks=0, parks=1),
+    Bounds(qty=2.0, cancels=0, replaces=(1.0,), losses=0, errors=0, readings=0, tricks=0, parks=1),
 )
 LARGE = (
     Bounds(qty=1.0, cancels=1, replaces=(), losses=0, errors=1, readings=1, tricks=0),
@@ -21,6 +23,8 @@ LARGE = (
     Bounds(qty=2.0, cancels=0, replaces=(1.0,), losses=1, errors=0, readings=0, tricks=1),
     Bounds(qty=2.0, cancels=1, replaces=(), losses=1, errors=0, readings=0, tricks=0),
     Bounds(qty=1.0, cancels=0, replaces=(), losses=1, kills=1, errors=0, readings=1, tricks=0),
+    Bounds(qty=1.0, cancels=1, replaces=(), losses=1, errors=0, readings=0, tricks=1, parks=1),
+    Bounds(qty=1.0, cancels=1, replaces=(), losses=0, kills=1, errors=0, readings=0, tricks=0, parks=2),
 )
 
 
@@ -65,7 +69,7 @@ def test_every_interleaving_of_a_larger_world_is_safe_and_ends_right(bounds: Bou
     assert explore(bounds, 60_000) > 5_000
 
 
-BIG = Bounds(qty=4.0, cancels=3, replaces=(6.0, 3.0, 5.0), losses=3, kills=2, readings=3, errors=3, tricks=8)
+BIG = Bounds(qty=4.0, cancels=3, replaces=(6.0, 3.0, 5.0), losses=3, kills=2, readings=3, errors=3, tricks=8, parks=3)
 
 
 @settings(max_examples=150, deadline=None)

@@ -217,3 +217,48 @@ def test_details_that_do_not_come_are_asked_for_more_and_more_seldom(world: Scri
     world.run(120.0, 50)
     times = [t for t, what in world.link.sent[begin:] if what == "details"]
     assert 3 * 4 <= len(times) <= 3 * 6, "three symbols, after 2, 4, 8, 16, 32, 64 s"
+
+
+def test_an_inactive_order_is_parked_counts_and_is_no_matter_to_ask_about(world: Scripted) -> None:
+    world.up()
+    intent = world.working()
+    world.link.orders[1] = world.row(status="Inactive", order_ref=world.link.orders[1].order_ref)
+    world.link.say(n.OrderStatusNews(1, 11, 1001, "Inactive", 0.0, 10.0, 0.0))
+    world.run(2.0)
+    order = world.register.by_intent[intent]
+    assert (order.state, order.parked, order.question_ns) == (OrderState.UNKNOWN, True, 0)
+    assert float(world.bridge.cells.positions[0]["unknown_buy_qty"]) == 10.0
+    assert int(world.bridge.cells.broker["snapshot_open_orders"]) == 1
+    count = world.link.names().count("orders")
+    world.run(20.0, 50)
+    assert world.link.names().count("orders") == count
+    world.link.disconnect("cut")
+    world.run(0.1)
+    assert world.register.by_intent[intent].question_ns, "what became of it meanwhile?"
+    world.up()
+    assert world.register.by_intent[intent].parked
+    world.link.orders.clear()
+    world.bridge.session.want_reading()
+    world.run(1.0)
+    assert world.state(intent) == OrderState.CANCELLED
+
+
+def test_everything_is_flat_when_a_parked_order_stays_listed_after_its_cancel(world: Scripted) -> None:
+    world.up()
+    intent = world.working()
+    world.link.orders[1] = world.row(status="Inactive", order_ref=world.link.orders[1].order_ref)
+    world.link.say(n.OrderStatusNews(1, 11, 1001, "Inactive", 0.0, 10.0, 0.0))
+    world.run(1.0)
+    world.link.on_cancel = lambda order_id: []  # nothing is said, and it stays in the list
+    world.link.held = {"global_cancel"}  # the first one is lost
+    world.command(CommandKind.CANCEL_ALL)
+    world.run(0.1)
+    assert world.state(intent) == OrderState.PENDING_CANCEL
+    world.link.disconnect("cut")
+    world.run(5.0)
+    assert world.link.names().count("cancel") >= 1, "asked for again"
+    world.until(lambda: world.state(intent) == OrderState.CANCELLED, what="it is over")
+    world.command(CommandKind.SNAPSHOT)
+    world.run(0.5)
+    assert int(world.bridge.cells.broker["snapshot_open_orders"]) == 0
+    assert world.register.active_count == 0
