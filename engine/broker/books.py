@@ -72,6 +72,8 @@ class Books:
         self.reading: Reading | None = None
         self.ends = Ends()
         self.doubts = Doubts()
+        self.absent: dict[int, int] = {}
+        """Orders that the first list of this connection lacks, by intent: when it was asked for."""
         self.read_ns = 0
         """When the last reading began."""
         self.wanted: list[tuple[int, int]] = []

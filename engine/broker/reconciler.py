@@ -20,6 +20,9 @@ REREAD_NS = 500_000_000
 """After a comparison that failed: fills may still be under way."""
 COMPARISONS = 3
 """Failed in a row, this many make a mismatch."""
+ABSENT_NS = 3_000_000_000
+"""An order that the first list of a connection lacks is gone if one of so much later lacks it too: a gateway that has
+just logged in may not have collected all of them."""
 _MOST_NS = 30_000_000_000
 """A mismatch is looked at again by itself after a second, two, four and so on, at least this often."""
 
@@ -53,6 +56,7 @@ class Reconciler(Books):
             order = self._of_row(news)
             if order is not None:
                 listed.add(order.intent_id)
+                self.absent.pop(order.intent_id, None)
             else:
                 foreign += 1
         if not reading.parts & Part.EXECUTIONS:
@@ -91,6 +95,13 @@ class Reconciler(Books):
     def _missing(self, order: Order, begin_ns: int, now_ns: int) -> Order:
         """Not in the list. Said if nothing has hinted at it: a message of the broker's was lost."""
         gone = life.on_missing(order, begin_ns, now_ns)
+        if gone is not order and order.state != OrderState.PENDING:
+            if not self.reconciled:
+                self.absent.setdefault(order.intent_id, begin_ns)
+            first_ns = self.absent.get(order.intent_id)
+            if first_ns is not None and begin_ns - first_ns < ABSENT_NS:
+                return life.on_link_lost(order, now_ns)
+            self.absent.pop(order.intent_id, None)
         if order.active and not gone.active and not order.question_ns and not order.cancel_sent_ns:
             name = self._instruments[order.symbol].symbol
             self._events.emit(
@@ -226,6 +237,7 @@ class Reconciler(Books):
         self.reconciled = False
         self.reading = None
         self.ends.forget()
+        self.absent.clear()
         self.wanted.clear()
         self.reread_ns = 0
         self._failed = self._looks = 0

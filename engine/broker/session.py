@@ -406,6 +406,7 @@ class Session:
         self._feed.doubt(now_ns)
         books = self._books
         books.reconciled = False
+        books.absent.clear()
         if books.reading is not None:
             books.wanted += books.reading.commands
         books.reading = None

@@ -262,3 +262,50 @@ def test_everything_is_flat_when_a_parked_order_stays_listed_after_its_cancel(wo
     world.run(0.5)
     assert int(world.bridge.cells.broker["snapshot_open_orders"]) == 0
     assert world.register.active_count == 0
+
+
+@pytest.mark.parametrize("how", ["1102", "link"])
+@pytest.mark.parametrize("lives", [True, False])
+def test_the_first_list_after_an_outage_may_not_know_every_order_yet(world: Scripted, how: str, lives: bool) -> None:
+    world.up()
+    intent = world.working()
+    world.run(2.0)
+    row = world.link.orders.pop(1)  # the gateway is still collecting its own
+    if how == "link":
+        world.link.disconnect("cut")
+    else:
+        world.link.say(n.ErrorNews(-1, 1100, "lost"))
+        world.run(0.1)
+        world.link.say(n.ErrorNews(-1, 1102, "back"))
+    world.run(0.1)
+    world.up()
+    world.run(1.0)
+    order = world.register.by_intent[intent]
+    assert (order.state, order.remaining) == (OrderState.UNKNOWN, 10.0), "it counts, and is asked about"
+    if lives:
+        world.link.orders[1] = row
+        world.until(lambda: world.state(intent) == OrderState.WORKING, 3.0, "listed after all")
+        return
+    asked = world.link.names().count("orders")
+    world.run(1.2)
+    assert world.state(intent) == OrderState.UNKNOWN
+    world.until(lambda: world.state(intent) == OrderState.CANCELLED, 4.0, "believed")
+    assert world.link.names().count("orders") > asked, "by a later list"
+
+
+def test_what_one_outage_has_left_in_doubt_is_not_believed_at_once_after_the_next(world: Scripted) -> None:
+    world.up()
+    intent = world.working()
+    row = world.link.orders.pop(1)
+    world.link.disconnect("cut")
+    world.run(0.1)
+    world.up()
+    world.link.refuse = True
+    world.link.disconnect("cut again")
+    world.run(10.0)
+    world.link.refuse = False
+    world.up()
+    world.run(0.5)
+    assert world.state(intent) == OrderState.UNKNOWN
+    world.link.orders[1] = row
+    world.until(lambda: world.state(intent) == OrderState.WORKING, 3.0, "listed after all")
