@@ -24,7 +24,8 @@ from engine.broker import encode as e
 from engine.broker.ibapi_compat import EMPTY_PRICE, MAX_VERSION, MIN_VERSION, Client, Contract, ExecutionFilter, Order
 from engine.broker.link import Line, LinkPhase, WireOrder
 from engine.broker.listener import Listener
-from engine.broker.news import LinkDown, LinkUp, News
+from engine.broker.news import LinkDown, LinkUp, News, UnreadableNews
+from engine.broker.strict import NAMES, make_strict
 from engine.domain.codes import OrderType, TickKind, TimeInForce
 from engine.domain.instruments import Instrument
 from engine.runtime.ids import intent_of, order_ref
@@ -96,6 +97,7 @@ class IbLink:
         self._client = _Encoder(self._listener, self._queue)
         for message in _HOT:
             self._client.decoder.handlers[message] = self._slow_tick
+        make_strict(self._client.decoder, self._not_read)
         self._sock: socket.socket | None = None
         self._buffer = bytearray(RECEIVE_BYTES)
         self._view = memoryview(self._buffer)
@@ -303,6 +305,11 @@ class IbLink:
         except (ValueError, IndexError, OverflowError) as error:
             self.bad_frames += 1
             self._unreadable(fields, error)
+
+    def _not_read(self, message: int, why: str) -> None:
+        """A message for the library that says nothing: at its place among the others, for it may be a row of a list."""
+        self.bad_frames += 1
+        self.news.append(UnreadableNews(message, NAMES.get(message, f"message {message}"), why))
 
     def _unreadable(self, fields: list[str], error: Exception) -> None:
         """A market-data message that says nothing: what it would have changed is not known any more."""

@@ -31,6 +31,13 @@ def _price(value: float) -> float:
     return math.nan if value == UNSET_DOUBLE or value == 0.0 else value
 
 
+def _number(value: Any, name: str) -> float:
+    found = float(value)
+    if not math.isfinite(found):
+        raise ValueError(f"{name} is {value}: a finite number is allowed")
+    return found
+
+
 class Listener:
     """``line_of`` maps a request id to (line, symbol). ``t_socket_ns`` is set by the link before each message."""
 
@@ -75,7 +82,9 @@ class Listener:
         parentId: int, lastFillPrice: float, clientId: int, whyHeld: str, mktCapPrice: float = 0.0,
     ) -> None:  # fmt: skip
         self._news.append(
-            n.OrderStatusNews(orderId, clientId, permId, status, filled, remaining, avgFillPrice, whyHeld)
+            n.OrderStatusNews(
+                orderId, clientId, permId, status, _number(filled, "filled"), remaining, avgFillPrice, whyHeld
+            )
         )
 
     def openOrder(self, orderId: int, contract: Any, order: Any, state: Any) -> None:
@@ -86,7 +95,8 @@ class Listener:
         self._news.append(
             n.OpenOrderNews(
                 orderId, order.clientId, order.permId, contract.conId, contract.symbol, order.account, side,
-                float(order.totalQuantity), order.orderType, limit, order.tif, order.orderRef, state.status,
+                _number(order.totalQuantity, "totalQuantity"), order.orderType, limit, order.tif, order.orderRef,
+                state.status,
             )
         )  # fmt: skip
 
@@ -97,8 +107,9 @@ class Listener:
         self._news.append(
             n.ExecutionNews(
                 reqId, e.execId, e.orderId, e.clientId, e.permId, contract.conId, contract.symbol, e.acctNumber,
-                1 if e.side in ("BOT", "BUY") else -1, float(e.shares), float(e.price), float(e.cumQty),
-                float(e.avgPrice), int(e.time.timestamp()) * 1_000_000_000, e.orderRef, self.t_socket_ns,
+                1 if e.side in ("BOT", "BUY") else -1, _number(e.shares, "shares"), _number(e.price, "price"),
+                float(e.cumQty), float(e.avgPrice), int(e.time.timestamp()) * 1_000_000_000, e.orderRef,
+                self.t_socket_ns,
             )
         )  # fmt: skip
 
@@ -117,7 +128,14 @@ class Listener:
 
     def position(self, account: str, contract: Any, position: float, avgCost: float) -> None:
         self._news.append(
-            n.PositionNews(account, contract.conId, contract.symbol, contract.secType, float(position), float(avgCost))
+            n.PositionNews(
+                account,
+                contract.conId,
+                contract.symbol,
+                contract.secType,
+                _number(position, "position"),
+                float(avgCost),
+            )
         )
 
     def positionEnd(self) -> None:

@@ -190,6 +190,15 @@ class DataTypeNews:
     kind: int
 
 
+@dataclass(frozen=True, slots=True)
+class UnreadableNews:
+    """A message that the library's decoder could not read. ``message``: its number, 0 none."""
+
+    message: int
+    name: str
+    why: str
+
+
 News = (
     LinkUp
     | LinkDown
@@ -211,4 +220,5 @@ News = (
     | ShortableNews
     | HaltNews
     | DataTypeNews
+    | UnreadableNews
 )

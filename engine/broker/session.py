@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.broker import news as n
-from engine.broker import sync
+from engine.broker import strict, sync
 from engine.broker.bookkeeper import Bookkeeper
 from engine.broker.cells import Cells
 from engine.broker.connectivity import BACK, BROKEN, LOST, Connectivity
@@ -38,6 +38,12 @@ _ADVICE = {
     100: "too many messages: the gateway is about to disconnect us",
     1300: "the gateway changed its socket port: correct gateway.port",
 }
+_PART_OF = {
+    strict.ORDER_STATUS: Part.ORDERS, strict.OPEN_ORDER: Part.ORDERS, strict.EXECUTION: Part.EXECUTIONS,
+    strict.POSITION: Part.POSITIONS, strict.ERROR: sync.NOTHING, strict.COMMISSION: sync.NOTHING, 0: sync.SNAPSHOT,
+}  # fmt: skip
+"""Messages without which the books can't be trusted, and the list in which each may be a row; 0 may be any."""
+_BLIND_NS = 15_000_000_000
 _FARM_DOWN, _FARM_UP = (2103, 2105, 2157), (2104, 2106, 2158)
 
 
@@ -73,6 +79,11 @@ class Session:
         self._void = 0
         self._told = ("", 0)
         self._next_question_ns = 0
+        self._blind = 0
+        """Readings in a row that are void because of a row that can't be read."""
+        self._hold_ns = 0
+        """No reading before this."""
+        self._unread_told: dict[int, int] = {}
         self.leaving = False
         """A planned stop: the end of the session is no news."""
         self._reading_due = False
@@ -100,6 +111,7 @@ class Session:
             n.ShortableNews: lambda news, _: gate.shortable(news.symbol, news.value),
             n.HaltNews: self._halt,
             n.DataTypeNews: self._data_type,
+            n.UnreadableNews: self._unreadable,
         }
 
     def take(self, news: n.News, now_ns: int) -> None:
@@ -148,7 +160,7 @@ class Session:
         )
         if not self._books.account_ok:
             self._tell_connectivity(0, self._books.account_text, Severity.P1)
-        self._void = 0
+        self._void = self._blind = self._hold_ns = 0
         self._told = ("", 0)
         self._reading_due = True
         self._details_next.clear()
@@ -270,7 +282,7 @@ class Session:
         books = self._books
         if not self.conn.session or self.conn.state == LinkState.BROKER_LOST or books.reading is not None:
             return
-        if not books.account_ok:
+        if not books.account_ok or now_ns < self._hold_ns:
             return  # the wrong account's books are none of ours
         due = self._reading_due or bool(books.wanted) or (books.reread_ns and now_ns >= books.reread_ns)
         parts = sync.SNAPSHOT if books.reconciled else sync.FULL
@@ -301,6 +313,30 @@ class Session:
                 return
         self._read_if_due(now_ns)
 
+    def _unreadable(self, news: n.UnreadableNews, now_ns: int) -> None:
+        """Something was said and is lost. In a list, a row that is missing would pass for something that is gone."""
+        part = _PART_OF.get(news.message)
+        reading = self._books.reading
+        words = "nothing in the books depends on it"
+        if part is not None:
+            self._cells.order_event()
+            self._reading_due = True
+            words = "the books are read again"
+        if part is not None and reading is not None and reading.waiting & part:
+            self._books.reading = None
+            self._books.wanted += reading.commands
+            self._blind += 1
+            self._hold_ns = now_ns + min(_QUESTION_NS << (self._blind - 1), _BLIND_NS)
+            words = "the list it belongs to is void, and read again"
+            if self._blind > 1:
+                self._refuse_snapshots(f"a row of the broker's books can't be read ({news.name})")
+        elif part is not None:
+            self._hold_ns = max(self._hold_ns, self._books.read_ns + _QUESTION_NS)
+        told_ns = self._unread_told.get(news.message)
+        if told_ns is None or now_ns - told_ns > _TELL_AGAIN_NS:
+            self._unread_told[news.message] = now_ns
+            self._tell_connectivity(news.message, f"{news.name} can't be read ({news.why}); {words}", Severity.P2)
+
     def _executions_end(self, news: n.ExecutionsEnd, now_ns: int) -> None:
         reading = self._books.reading
         if reading is not None and news.req_id == reading.executions_id:
@@ -310,7 +346,7 @@ class Session:
         ours, reading = self._books.ends.came(part), self._books.reading
         if not ours or reading is None or not reading.end(part):
             return
-        self._void = 0
+        self._void = self._blind = 0
         agreed = self._books.finish(now_ns)
         for command_id, source in reading.commands:
             if command_id:

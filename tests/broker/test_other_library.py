@@ -22,7 +22,8 @@ LOCK = ROOT / "tests" / "paper" / "conformance" / "locks" / "ib_async-2.1.0.txt"
 """Of the library's packages; what else it needs is in the test environment already."""
 OWN = ("aeventkit", "ib_async", "nest-asyncio")
 LEFT_OUT = ("ib_insync", "eventkit", "nest_asyncio")
-TESTS = ("test_bridge_paper.py", "test_decode.py", "test_decode_fuzz.py", "test_encode.py", "test_fault_table.py")
+TESTS = ("test_bridge_paper.py", "test_decode.py", "test_decode_fuzz.py", "test_encode.py", "test_fault_table.py",
+         "test_unreadable.py")  # fmt: skip
 """Those that a library has a part in; the others of this folder never meet one."""
 
 
