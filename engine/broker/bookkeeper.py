@@ -138,13 +138,17 @@ class Bookkeeper(Reconciler):
         symbol = self.symbol_of(news.con_id, news.symbol)
         if symbol < 0 or news.account != self._account:
             return
-        if replayed and session_date(news.t_exec_wall_ns, self._sim) != self.date:
+        date = session_date(news.t_exec_wall_ns, self._sim) if replayed else self.date
+        if date not in (self.date, self._date_before):
             return  # part of the position that the day began with
         order = self._of_news(news.order_id, news.client_id, news.perm_id, news.order_ref)
         intent_id = intent_of(news.order_ref)
         named = intent_id if self.register.find(intent_id=intent_id) is None else 0  # not if that is another order
         key = order.intent_id if order is not None else named or -news.perm_id
         fill = Fill(news.exec_id, symbol, news.side, news.qty, news.price, news.t_exec_wall_ns, key)
+        if date != self.date:
+            self._of_day_before(news, fill, order, now_ns)
+            return
         applied = self.accounts.apply(fill)
         if applied == Applied.DUPLICATE:
             return
@@ -165,6 +169,28 @@ class Bookkeeper(Reconciler):
         self.cells.compare(symbol, now_ns)
         if order is not None:
             self.executions(order, now_ns)
+
+    def _of_day_before(self, news: n.ExecutionNews, fill: Fill, order: Order | None, now_ns: int) -> None:
+        """A fill of the session before. One that was missed then, with the link away over the turn of the session, is
+        in the position that the broker tells."""
+        if not self.accounts.apply_past(fill):
+            return
+        source = order.source if order is not None else max(0, fill.order_key >> 56)
+        flatten = order is not None and bool(order.flags & IntentFlag.FLATTEN)
+        self._publish_execution(news, fill, ExecKind.FILL, source, True, flatten)
+        self._counters.add("executions")
+        name = self._instruments[fill.symbol].symbol
+        self._events.emit(
+            EventKind.RECONCILE, symbol=fill.symbol, severity=Severity.P2, ref_id=max(0, fill.order_key),
+            qty=fill.signed, price=fill.price,
+            text=f"{name}: {fill.signed:+g} at {fill.price:g} of the session before was missed: the day began with it",
+        )  # fmt: skip
+        self.dirty.add(fill.symbol)
+        self.account_dirty = self.save_due = True
+        self.gate.symbol_changed(fill.symbol)
+        self.cells.compare(fill.symbol, now_ns)
+        if order is not None:
+            self._put(life.on_past_execution(order, fill.qty, fill.price, now_ns))
 
     def _publish_execution(
         self, news: n.ExecutionNews, fill: Fill, kind: ExecKind, source: int, replayed: bool, flatten: bool

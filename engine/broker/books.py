@@ -66,6 +66,8 @@ class Books:
         self.opened = False
         """The day's opening positions are known."""
         self._opened_date = 0
+        self._date_before = 0
+        """The session before, if its end was lived through with known positions."""
         self.reconciled = False
         self.account_ok = False
         self.account_text = "not connected yet"

@@ -309,6 +309,12 @@ def on_executions(order: Order, executed: float, avg_price: float, now_ns: int) 
     return _settle(order, booked, avg_price, now_ns)
 
 
+def on_past_execution(order: Order, qty: float, price: float, now_ns: int) -> Order:
+    """A fill of the day before that is learnt of only now: no execution of this day will ever account for it."""
+    order = replace(order, base=order.base + qty, booked=order.booked + qty)
+    return _settle(order, order.booked, price, now_ns)
+
+
 def on_reading(order: Order, begin_ns: int) -> Order:
     """All executions since the day's begin were read after ``begin_ns``: what is filled and was not among them belongs
     to a position that the broker has told us."""

@@ -141,9 +141,16 @@ class Reconciler(Books):
 
     def _say_mismatch(self, m: reconcile.Mismatch, words: str) -> None:
         name = self._instruments[m.symbol].symbol
+        # Orders whose end nobody has told are where shares that no execution explains come from.
+        doubtful = [
+            f"order {o.order_id} ({o.signed_qty:+g}, {o.filled:g} filled)"
+            for o in self.register.by_intent.values()
+            if o.symbol == m.symbol and (o.presumed or o.intent_id in self.absent)
+        ]
+        hint = f"; end never told: {', '.join(doubtful)}" if doubtful else ""
         self._events.emit(
             EventKind.RECONCILE, symbol=m.symbol, severity=Severity.P1, value=m.ours, limit=m.theirs,
-            text=f"{name}: ours {m.ours:g}, broker {m.theirs:g}: {words}; accept the broker's figure to go on",
+            text=f"{name}: ours {m.ours:g}, broker {m.theirs:g}: {words}; accept the broker's figure to go on{hint}",
         )  # fmt: skip
 
     def _compare(self, reading: Reading, now_ns: int) -> bool:
@@ -254,12 +261,11 @@ class Reconciler(Books):
         today = self._today(now_ns)
         if today == self.date:
             return False
-        self.date = today
+        self._date_before, self.date = self.date if self.opened else 0, today
         self.efficiency.begin_day()
         if self.opened:
-            for order in self.register.by_intent.values():
-                if order.active:
-                    self._put(life.on_new_day(order))
+            for order in tuple(self.register.by_intent.values()):
+                self._put(life.on_new_day(order))
             self.accounts.begin_day()
             self.dirty.update(range(len(self._instruments)))
             self.account_dirty = self.save_due = True

@@ -184,6 +184,18 @@ class Accounts:
             commissions += self._commissions.get(base, (0, 0.0))[1]
         self.holdings[symbol] = replace(held, commissions_usd=commissions)
 
+    def apply_past(self, fill: Fill) -> bool:
+        """An execution of the day before that is learnt of only now: part of what the day began with. False if it was
+        known."""
+        base = split_exec_id(fill.exec_id)[0]
+        if base in self._fills or base in self._past:
+            return False
+        self._past.add(base)
+        qty, cost = self._open[fill.symbol]
+        opening = step(Holding(qty=qty, avg_cost=cost), fill)
+        self.set_open(fill.symbol, opening.qty, opening.avg_cost)
+        return True
+
     def begin_day(self) -> None:
         """A new trading day: today's positions are its opening ones; yesterday's executions stay known as applied."""
         self._past = set(self._fills)
