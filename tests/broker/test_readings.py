@@ -293,17 +293,24 @@ def test_the_first_list_after_an_outage_may_not_know_every_order_yet(world: Scri
     assert world.link.names().count("orders") > asked, "by a later list"
 
 
-def test_what_one_outage_has_left_in_doubt_is_not_believed_at_once_after_the_next(world: Scripted) -> None:
+@pytest.mark.parametrize("how", ["1100", "link"])
+def test_what_one_outage_has_left_in_doubt_is_not_believed_at_once_after_the_next(world: Scripted, how: str) -> None:
     world.up()
     intent = world.working()
     row = world.link.orders.pop(1)
     world.link.disconnect("cut")
     world.run(0.1)
     world.up()
-    world.link.refuse = True
-    world.link.disconnect("cut again")
-    world.run(10.0)
-    world.link.refuse = False
+    if how == "link":
+        world.link.refuse = True
+        world.link.disconnect("cut again")
+        world.run(10.0)
+        world.link.refuse = False
+    else:
+        world.link.say(n.ErrorNews(-1, 1100, "lost"))
+        world.run(10.0)
+        world.link.say(n.ErrorNews(-1, 1102, "back"))
+        world.run(0.1)
     world.up()
     world.run(0.5)
     assert world.state(intent) == OrderState.UNKNOWN
