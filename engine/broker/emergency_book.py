@@ -21,14 +21,20 @@ from engine.broker.emergency_codec import (
 from engine.domain.codes import OrderState
 from engine.risk.flatten import EPSILON
 
-ENDED = ("Filled", "Cancelled", "ApiCancelled", "Inactive")
+REJECTED = "Rejected"
+"""No word of the broker's: a final error has ended the order."""
+ENDED = ("Filled", "Cancelled", "ApiCancelled", REJECTED)
+PARKED = "Inactive"
+"""Ends nothing by itself: the broker may take the order up again, so it is cancelled and waited for."""
 REJECTIONS = (103, 104, 110, 200, 201, 203, 321, 10318)
 BID, ASK = 1, 2
 _STATES = {
     "Submitted": OrderState.WORKING, "PreSubmitted": OrderState.WORKING, "Filled": OrderState.FILLED,
-    "Cancelled": OrderState.CANCELLED, "ApiCancelled": OrderState.CANCELLED, "Inactive": OrderState.REJECTED,
+    "Cancelled": OrderState.CANCELLED, "ApiCancelled": OrderState.CANCELLED, "Inactive": OrderState.UNKNOWN,
 }  # fmt: skip
 DUPLICATE_ID = 103
+PARKED_NS = 1_000_000_000
+"""A read that was begun this long after a cancel and still calls the order inactive shows what is left of it."""
 
 
 @dataclass(slots=True)
@@ -45,10 +51,14 @@ class Order:
     """Complete reads that did not show it while it had no answer."""
     filled: float = 0.0
     avg_price: float = math.nan
+    cancel_sent_ns: int = 0
+    """When it was first cancelled since it last worked; 0: not yet."""
+    over: bool = False
+    """Cancelled, and nothing is left of it but its line in the broker's list, which stays there for a day."""
 
     @property
     def working(self) -> bool:
-        return self.status not in ENDED
+        return not self.over and self.status not in ENDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +153,11 @@ class EmergencyBook:
         name = self.contracts[o.contract].symbol
         self.told.append(Told(o.order_ref, order_id, name, state, o.signed, o.filled, o.avg_price, text))
 
+    def on_all_cancelled(self, now_ns: int) -> None:
+        """A global cancel has been written."""
+        for _, order in self.working():
+            order.cancel_sent_ns = order.cancel_sent_ns or now_ns
+
     def held(self) -> list[str]:
         """What is open in scope, in words."""
         words = [
@@ -199,13 +214,15 @@ class EmergencyBook:
 
     def _take_status(self, m: OrderStatus) -> None:
         order = self.orders.get((m.client_id, m.order_id))
-        if order is None:
+        if order is None or (m.status == PARKED and order.status in ENDED):
             return
         if (order.status, order.remaining) != (m.status, m.remaining):
             self.events += 1
-        if order.own and m.status == "Inactive" and order.working:
-            self.rejected |= 1 << order.contract
         changed = order.status != m.status
+        if order.own and m.status == PARKED and changed:
+            self.rejected |= 1 << order.contract  # not tried again at once: the reason may last
+        if order.status == PARKED and changed:  # taken up again
+            order.cancel_sent_ns, order.over = 0, False
         order.status, order.remaining, order.decided = m.status, m.remaining, True
         if order.own and changed and m.status in _STATES:
             order.filled = max(order.filled, m.filled)
@@ -225,7 +242,7 @@ class EmergencyBook:
             return
         if order.own and order.working:
             self.rejected |= 1 << order.contract
-        order.status, order.decided = "Inactive", True
+        order.status, order.decided = REJECTED, True
         self.events += 1
         self._tell(m.request_id, order, OrderState.REJECTED, f"{m.code} {m.text}")
         self.duplicate_id |= m.code == DUPLICATE_ID
@@ -238,6 +255,11 @@ class EmergencyBook:
                 self.qty[at] = 0.0
                 self.events += 1
         for key, order in self.orders.items():
+            if order.working and order.status == PARKED and 0 < order.cancel_sent_ns <= self._begin_ns - PARKED_NS:
+                order.over = True
+                self.events += 1
+                if order.own:
+                    self._tell(key[1], order, OrderState.REJECTED, "cancelled while inactive")
             if key in self._listed or not order.working:
                 continue
             if order.own and not order.decided and not unsent:

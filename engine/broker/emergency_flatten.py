@@ -199,11 +199,13 @@ class DirectFlatten:
         codec = self._connection.codec
         if self._only is None:
             self._connection.send(codec.global_cancel(), urgent=True)
+            self._book.on_all_cancelled(now_ns)
             return
-        for (client_id, order_id), _ in self._book.working():
+        for (client_id, order_id), order in self._book.working():
             hand = self._connection if client_id == self._connection.client_id else self._canceller
             if hand is not None and hand.ready and hand.client_id == client_id:
                 hand.send(hand.codec.cancel_order(order_id), urgent=True)
+                order.cancel_sent_ns = order.cancel_sent_ns or now_ns
 
     def _close(self, close: fl.Close) -> None:
         connection = self._connection

@@ -25,7 +25,8 @@ WINDOW_NS = SECOND_NS + SECOND_NS // 20
 """One second and the jitter that may lie between our write and the gateway's read."""
 CONNECT_TIMEOUT_NS = 4 * SECOND_NS
 CLIENT_ID_IN_USE = 326
-BROKER_LOST, BROKER_BACK = 1100, (1101, 1102)
+BROKER_LOST, BROKEN, BROKER_BACK, FARM_BACK = 1100, 2110, (1101, 1102), 2104
+"""2104 ends what 2110 has begun, but not what 1100 has."""
 MUTE_PATIENCE_NS = 5 * SECOND_NS
 """A gateway that was asked the time and has not said a word for this long is left: the connection may be half open, and
 then nothing that is sent over it ever arrives, however often."""
@@ -71,6 +72,7 @@ class EmergencyConnection:
         """Counts completed logins: what was known before a new one is old."""
         self.broker_lost_ns = 0
         """Since when this gateway says that it has lost the broker; 0 not so."""
+        self._farm_ends = False
         self.last_error = ""
 
     @property
@@ -209,9 +211,10 @@ class EmergencyConnection:
             self._probe_sent_ns = 0
         elif isinstance(message, BrokerError) and message.request_id < 0:
             self.last_error = f"{message.code} {message.text}"
-            if message.code == BROKER_LOST:
+            if message.code in (BROKER_LOST, BROKEN):
+                self._farm_ends = message.code == BROKEN and (self._farm_ends or not self.broker_lost_ns)
                 self.broker_lost_ns = self.broker_lost_ns or now_ns
-            elif message.code in BROKER_BACK:
+            elif message.code in BROKER_BACK or (message.code == FARM_BACK and self._farm_ends):
                 self.broker_lost_ns = 0
 
     def _probe(self, now_ns: int) -> None:

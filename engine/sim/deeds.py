@@ -19,6 +19,8 @@ _COMMANDS = {
     Kind.RECONNECT: CommandKind.RECONNECT,
     Kind.CANCEL_ALL: CommandKind.CANCEL_ALL,
 }
+_LOSSES = ((1100, 0), (2110, 0), (2110, 2104))
+"""What the gateway says when it loses the broker, and when it is back (0: 1101 or 1102)."""
 _SHORT_NS = 2_000_000_000
 """What a deed without a duration is in the way of."""
 _AFTER_NS = 15_000_000_000
@@ -84,8 +86,9 @@ class Deeds:
         gateway = self._stage.gateway
         if gateway.broker_lost:
             return
-        gateway.lose_broker()
-        self._later(deed, lambda: gateway.find_broker(bool(deed.value)))
+        code, back = _LOSSES[deed.at_ns // 1_000 % len(_LOSSES)]
+        gateway.lose_broker(code)
+        self._later(deed, lambda: gateway.find_broker(bool(deed.value) and not back, back))
 
     def _mute(self, deed: Deed) -> None:
         for door in self._doors(deed):

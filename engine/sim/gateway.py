@@ -90,6 +90,7 @@ class Gateway:
         self.doors: dict[str, Door] = {}
         self.trouble = {BRIDGE: Trouble(), EMERGENCY: Trouble()}
         self.broker_lost = False
+        self.loss_code = 1100
         self._arriving: list[tuple[int, int, Request, Callable[[list[n.News], int], None]]] = []
         self._deferred: list[tuple[Request, Callable[[list[n.News], int], None]]] = []
         self._held: list[tuple[list[n.News], int]] = []
@@ -150,15 +151,18 @@ class Gateway:
 
     # Trouble.
 
-    def lose_broker(self) -> None:
-        self.broker_lost = True
-        error = n.ErrorNews(-1, 1100, "Connectivity between IBKR and the gateway has been lost.")
+    def lose_broker(self, code: int = 1100) -> None:
+        """``code``: 1100 or 2110."""
+        self.broker_lost, self.loss_code = True, code
+        error = n.ErrorNews(-1, code, "Connectivity between IBKR and the gateway has been lost.")
         for door in self.doors.values():
             door.tell([error], self.clock.now)
 
-    def find_broker(self, data_lost: bool) -> None:
+    def find_broker(self, data_lost: bool, code: int = 0) -> None:
+        """``code``: 2104, which may end a 2110; 0: 1101 or 1102."""
         self.broker_lost = False
-        code, words = (1101, "lost") if data_lost else (1102, "maintained")
+        words = "lost" if data_lost else "maintained"
+        code = code or (1101 if data_lost else 1102)
         bridge = self.doors.get(BRIDGE)
         if data_lost and isinstance(bridge, FaultLink):
             bridge.forget_lines()
@@ -210,7 +214,8 @@ class FaultLink(SimLink):
         def login(_: int) -> list[n.News]:
             told: list[n.News] = [n.LinkUp((account,), gateway.next_order_id(self.client), SERVER_VERSION)]
             if gateway.broker_lost:
-                told.append(n.ErrorNews(-1, 1100, "Connectivity between IBKR and the gateway has been lost."))
+                words = "Connectivity between IBKR and the gateway has been lost."
+                told.append(n.ErrorNews(-1, gateway.loss_code, words))
             return told
 
         self._queue(Local(login))

@@ -43,6 +43,9 @@ class Working:
     ref: str
     cancel_at: int = 0
     limit: float = math.nan
+    parked: bool = False
+    wakes_at: int = 0
+    over: bool = False
 
 
 @dataclass(slots=True)
@@ -104,6 +107,8 @@ class Exchange:
     late: list[Late] = field(default_factory=list)
     scope: frozenset[str] | None = None
     reject_share: float = 0.1
+    park_share: float = 0.0
+    """Share of closes that become Inactive: some are taken up again later, some stay in the list after their cancel."""
     quotes: bool = True
     bridge_fills: float = 0.004
     """Chance of a fill of the dead bridge's orders, each 2 ms."""
@@ -159,14 +164,15 @@ class Exchange:
 
     def _orders(self, now_ns: int) -> list[Message]:
         self.reads.append((self._asked["orders"], now_ns, self.changes))
-        return [
-            *(
-                OpenOrder(o.order_id, self.contract(o.symbol), "BUY" if o.signed > 0 else "SELL", o.remaining,
-                          ACCOUNT, o.ref, o.client_id, 0)
-                for o in self.orders
-            ),
-            OpenOrdersEnd(),
-        ]  # fmt: skip
+        found: list[Message] = []
+        for o in self.orders:
+            side = "BUY" if o.signed > 0 else "SELL"
+            found.append(
+                OpenOrder(o.order_id, self.contract(o.symbol), side, o.remaining, ACCOUNT, o.ref, o.client_id, 0)
+            )
+            if o.parked:
+                found.append(OrderStatus(o.order_id, "Inactive", 0.0, o.remaining, 0, o.client_id))
+        return [*found, OpenOrdersEnd()]
 
     def _positions(self, now_ns: int) -> list[Message]:
         return [*(Position(ACCOUNT, self.contract(i), q) for i, q in enumerate(self.qty) if q), PositionsEnd()]
@@ -181,8 +187,15 @@ class Exchange:
         if self.random.random() < self.reject_share:
             self.later(now_ns + 5 * MS, [BrokerError(order_id, 201, "rejected")])
             return
-        self.orders.append(Working(client_id, order_id, symbol, signed, abs(signed), f[26], limit=limit))
+        order = Working(client_id, order_id, symbol, signed, abs(signed), f[26], limit=limit)
+        self.orders.append(order)
         self.changes += 1
+        if self.park_share and self.random.random() < self.park_share:
+            self.park(order, now_ns, self.random.choice((0, now_ns + self.random.randint(50, 4_000) * MS)))
+
+    def park(self, order: Working, now_ns: int, wakes_at: int) -> None:
+        order.parked, order.wakes_at = True, wakes_at
+        self._status(order, "Inactive", now_ns)
 
     # -- what happens at the broker -------------------------------------------------------------------------------
 
@@ -197,6 +210,17 @@ class Exchange:
             self.changes += 1
         for order in list(self.orders):
             own = order.client_id == EMERGENCY_ID
+            if order.over:
+                continue  # its line in the list is all that is left
+            if order.parked and 0 < order.wakes_at <= now_ns:
+                order.parked = False
+                self.changes += 1
+                self._status(order, "Submitted", now_ns)
+            if order.parked:
+                if order.cancel_at and now_ns >= order.cancel_at:
+                    order.over = True
+                    self.changes += 1
+                continue
             strange = order.client_id == STRANGER_ID and not own
             if not strange and rnd.random() < (0.2 if own else self.bridge_fills):
                 size = order.remaining if rnd.random() < 0.6 else float(rnd.randint(1, max(1, int(order.remaining))))
@@ -235,4 +259,4 @@ class Exchange:
     def open_in_scope(self) -> list[str]:
         held = [f"{n} {q:+g}" for n, q in zip(self.names, self.qty, strict=True) if abs(q) >= 1.0
                 and (self.scope is None or n in self.scope)]  # fmt: skip
-        return held + [f"order {o.order_id} of {o.client_id}" for o in self.orders if self.in_scope(o)]
+        return held + [f"order {o.order_id} of {o.client_id}" for o in self.orders if self.in_scope(o) and not o.over]

@@ -251,7 +251,8 @@ def test_the_second_gateway_is_used_when_the_first_is_gone(tmp_path: Path) -> No
             world.close()
 
 
-def test_a_gateway_that_has_lost_the_broker_is_left_for_the_second(tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", ["1100", "2110"])
+def test_a_gateway_that_has_lost_the_broker_is_left_for_the_second(tmp_path: Path, said: str) -> None:
     control = free_ports(1)[0]
     with PaperThread(control_port=control) as first, PaperThread() as second:
         gateway = {"port": first.port, "second_host": "127.0.0.1", "second_port": second.port}
@@ -260,7 +261,7 @@ def test_a_gateway_that_has_lost_the_broker_is_left_for_the_second(tmp_path: Pat
         try:
             live(world, lambda: connection.ready)
             assert connection.serves(world.clock.now)
-            Faults(control)("1100")
+            Faults(control)(said)
             live(world, lambda: bool(connection.broker_lost_ns), 5.0)
             assert not connection.serves(world.clock.now)
             live(world, lambda: connection.ready and connection.address[1] == second.port, 10.0)
