@@ -203,7 +203,7 @@ def repetition(stage: Stage, tap: WireTap, eye: LatchEye | None, intents: RingRe
     tap.take()
     while len(intents.poll()):
         pass
-    stage.timeline.cause_ns = stage.watch.now_ns()
+    stage.timeline.causes = [stage.watch.now_ns()]
     stage.faults("gap_index", pct=6.0 if direction > 0 else -5.7, over_s=0.0)
     if not stage.watch.until(lambda: stage.watch.flat_since() > stage.timeline.cause_ns, 30.0):
         raise Unexpected(f"flat: not within 30 s; {stage.seen()}")

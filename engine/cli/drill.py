@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from engine.drill.timeline import Outcome
 
 VERDICT_S, ANSWER_S, RESTART_S = 2.0, 5.0, 60.0
-_COLUMNS = {"t_s": "t s", "step": "step", "who": "who", "event": "event"}
+_COLUMNS = {"t_s": "t s", "since_s": "since cause s", "step": "step", "who": "who", "event": "event"}
 
 
 @click.command(
     epilog="BADGE: SPREAD POS COOL LAT DD (DD-LOSS DD-INDEX) KILL CONF DRIFT BROKER BROKER-1100 FLAP, or all. "
-    "PROCESSES: KILL-BRIDGE STOP-BRIDGE KILL-WATCHDOG KILL-SERVICES KILL-IN-FLATTEN WATCHDOG-HUNG BREACH-RECONNECT "
-    "MUTE MUTE-ALL BRIDGE-GONE STOP-ALL CLOCK DISK-FULL. chaos: random kills."
+    "PROCESSES: KILL-BRIDGE STOP-BRIDGE KILL-WATCHDOG KILL-IN-FLATTEN WATCHDOG-HUNG BREACH-RECONNECT "
+    "KILL-SERVICES STOP-SERVICES MUTE MUTE-ALL BRIDGE-GONE STOP-ALL CLOCK DISK-FULL. chaos: random kills."
 )
 @click.argument("badges", nargs=-1, required=True, metavar="BADGE|processes|chaos...")
 @click.option("--instance", metavar="NAME", help="drill this running sim instance [default: a private one]")
@@ -249,9 +249,14 @@ def _chaos(kills: int, seed: int, minutes: float, keep: Path | None, as_json: bo
 
 def _print(outcome: Outcome) -> None:
     click.echo(f"\n{outcome.name}: {outcome.title}")
-    rows = [row | {"t_s": f"{row['t_s']:+.3f}"} for row in outcome.timeline]
-    show.table(rows, _COLUMNS, empty="nothing happened")
+    several = sum(row["step"] == "cause" for row in outcome.timeline) > 1
+    columns = _COLUMNS if several else {k: v for k, v in _COLUMNS.items() if k != "since_s"}
+    show.table([row | _times(row) for row in outcome.timeline], columns, empty="nothing happened")
     click.echo(f"{outcome.name}: " + ("as expected" if outcome.passed else f"NOT as expected: {outcome.reason}"))
+
+
+def _times(row: dict[str, Any]) -> dict[str, str]:
+    return {name: "" if row[name] is None else f"{row[name]:+.3f}" for name in ("t_s", "since_s")}
 
 
 class OperatorHands:

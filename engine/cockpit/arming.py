@@ -10,6 +10,8 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
+from engine.domain.words import duration
+
 ACK_LIMIT_NS = 5_000_000_000
 """An armed page that has not answered a heartbeat for this long does not see the market: disarmed."""
 GONE_LIMIT_NS = 10_000_000_000
@@ -88,7 +90,7 @@ class Arming:
             elif lease.gone_since_ns and now_ns - lease.gone_since_ns > GONE_LIMIT_NS:
                 why = "its stream did not come back"
             elif not lease.gone_since_ns and now_ns - lease.active_ns > self._idle_ns:
-                why = f"idle for {self._idle_ns / 60e9:g} minutes"
+                why = f"idle for {duration(self._idle_ns / 1e9)}"
             elif not lease.gone_since_ns and now_ns - lease.ack_ns > ACK_LIMIT_NS:
                 why = "the page stopped answering"
             else:

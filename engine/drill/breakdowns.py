@@ -13,7 +13,8 @@ from typing import Any
 
 from engine import topology
 from engine.domain.codes import Badge, BadgeState, BlockReason, LinkState, Owner
-from engine.drill import truth
+from engine.drill.each import kill_services, stop_services
+from engine.drill.ends import BACK_S, FLAT_S, back, cancelled, flat, gateway, keep, owner
 from engine.drill.processes import names
 from engine.drill.scenarios import HELD, Scenario
 from engine.drill.stage import Stage
@@ -21,85 +22,38 @@ from engine.drill.timeline import Unexpected
 
 KILLED = '"kill": true'
 """In latch.json."""
-CANCELS_S = 1.0
-"""A dead bridge with exposure: its working orders are cancelled within this."""
-BACK_S = 45.0
-FLAT_S = 40.0
-
-
-def _truth(s: Stage) -> truth.Truth:
-    return truth.ask(s.watch.config.paper.control_port)
-
-
-def _owner(s: Stage) -> Owner:
-    return Owner(int(s.watch.view.value("lease")["owner"]))
-
-
-def _kept(s: Stage) -> dict[str, float]:
-    """Positions with a resting entry besides, so that there is something to cancel."""
-    s.hold(HELD)
-    mid = s.watch.mid("JPM")
-    done, words = s.hands.order("JPM", "BUY", 10, limit=round(mid * 0.97, 2))
-    if not done:
-        raise Unexpected(f"positions: resting order: {words}")
-    s.expect_state("resting order", "the gateway has it", lambda: len(_truth(s).working) == 1, 5.0)
-    return _truth(s).positions
-
-
-def _back(s: Stage, kept: dict[str, float], step: str = "guarded") -> None:
-    """All services READY, owner BRIDGE, ACTIVE, and the positions are what they were: in the cells, at the gateway and
-    by the sum of the journal's fills."""
-    s.expect_state("READY", "every service is READY again", lambda: s.watch.all_ready(), BACK_S)
-    s.expect_state("owner", "the bridge has the right to send", lambda: _owner(s) == Owner.BRIDGE, BACK_S)
-    s.expect_state("ACTIVE", "no KILL, every badge OK", lambda: s.watch.trading() == "ACTIVE", 60.0)
-    if _truth(s).positions != kept or s.watch.quantities() != kept:
-        raise Unexpected(f"{step}: kept {kept}, the gateway says {_truth(s)}, the cells {s.watch.quantities()}")
-    s.expect_state(step, f"kept: {_truth(s)}", lambda: s.watch.blotter(s.journal_from).open_qty == kept, 10.0)
-
-
-def _flat(s: Stage) -> None:
-    s.expect_state("confirmed flat", "by the watchdog", lambda: s.watch.flat_since() > 0, FLAT_S)
-    found = _truth(s)
-    if not found.flat:
-        raise Unexpected(f"confirmed flat: but the gateway says {found}")
-    s.say(f"the gateway agrees: {found}", "gateway")
-
-
-def _cancelled(s: Stage) -> None:
-    """From the death to the last cancel at the gateway."""
-    s.expect_state("cancelled", "no working order at the gateway", lambda: not _truth(s).working, CANCELS_S)
 
 
 def kill_bridge(s: Stage) -> None:
-    kept = _kept(s)
+    kept = keep(s)
     s.cause("kill -9 of broker-bridge", lambda: s.processes.kill(topology.BRIDGE))
-    _cancelled(s)
-    _back(s, kept)
+    cancelled(s)
+    back(s, kept)
 
 
 def bridge_gone(s: Stage) -> None:
-    _kept(s)
+    keep(s)
     with s.processes.no_restarts():
         s.cause("kill -9 of broker-bridge; nobody starts it again", lambda: s.processes.kill(topology.BRIDGE))
-        _cancelled(s)
-        s.expect_state("watchdog", "the watchdog has the right to send", lambda: _owner(s) == Owner.WATCHDOG, 2.0)
+        cancelled(s)
+        s.expect_state("watchdog", "the watchdog has the right to send", lambda: owner(s) == Owner.WATCHDOG, 2.0)
         s.expect_kill(Badge.KILL, s.g.bridge_grace_s + 3.0)
-        _flat(s)
+        flat(s)
     _resume(s)
 
 
 def _resume(s: Stage) -> None:
     s.expect_state("READY", "every service is READY again", lambda: s.watch.all_ready(), BACK_S)
-    s.expect_state("owner", "the bridge has the right to send", lambda: _owner(s) == Owner.BRIDGE, BACK_S)
+    s.expect_state("owner", "the bridge has the right to send", lambda: owner(s) == Owner.BRIDGE, BACK_S)
     s.release(60.0)
 
 
 def stop_bridge(s: Stage) -> None:
-    kept = _kept(s)
+    kept = keep(s)
     s.cause("SIGSTOP of broker-bridge", lambda: s.processes.stop(topology.BRIDGE))
-    s.expect_state("fenced", "the watchdog has the right to send", lambda: _owner(s) == Owner.WATCHDOG, 8.0)
-    _cancelled(s)
-    _back(s, kept)
+    s.expect_state("fenced", "the watchdog has the right to send", lambda: owner(s) == Owner.WATCHDOG, 8.0)
+    cancelled(s)
+    back(s, kept)
 
 
 def stop_all(s: Stage) -> None:
@@ -114,15 +68,15 @@ def stop_all(s: Stage) -> None:
 
     s.cause("SIGSTOP of every process but the watchdog and the gateway", act)
     s.say(f"stopped: supervisor, {', '.join(stopped)}", "stopped")
-    s.expect_state("fenced", "the watchdog has the right to send", lambda: _owner(s) == Owner.WATCHDOG, 8.0)
+    s.expect_state("fenced", "the watchdog has the right to send", lambda: owner(s) == Owner.WATCHDOG, 8.0)
     s.expect_kill(Badge.KILL, s.g.bridge_grace_s + 5.0)
-    _flat(s)
+    flat(s)
     s.processes.resume_all()
     _resume(s)
 
 
 def watchdog_hung(s: Stage) -> None:
-    _kept(s)
+    keep(s)
     pid = 0
 
     def act() -> None:
@@ -131,32 +85,23 @@ def watchdog_hung(s: Stage) -> None:
 
     with s.processes.no_restarts():
         s.cause("SIGSTOP of the watchdog", act)
-        _cancelled(s)
+        cancelled(s)
         done, words = s.hands.order("AAPL", "BUY", 1)
         if done:
             raise Unexpected(f"entry refused: BUY 1 AAPL {words}")
         s.say(f"BUY 1 AAPL: {words}", "entry refused")
         s.expect_state("dead-man", "the bridge has latched KILL by itself", lambda: s.watch.bridge_killed(), 8.0)
-        s.expect_state("gateway flat", "by the bridge alone", lambda: _truth(s).flat, FLAT_S)
+        s.expect_state("gateway flat", "by the bridge alone", lambda: gateway(s).flat, FLAT_S)
         s.processes.send(pid, signal.SIGCONT)
         s.expect_kill(Badge.KILL, 5.0)
-        _flat(s)
+        flat(s)
     _resume(s)
 
 
 def kill_watchdog(s: Stage) -> None:
-    kept = _kept(s)
+    kept = keep(s)
     s.cause("kill -9 of the watchdog", lambda: s.processes.kill(topology.WATCHDOG))
-    _back(s, kept)
-
-
-def services(s: Stage) -> None:
-    """Every other process once; those that are guests of one process die together."""
-    s.hold(HELD)
-    kept = _truth(s).positions
-    for pid, services in s.processes.apart(topology.WATCHDOG, topology.PAPER, topology.BRIDGE).items():
-        s.cause(f"kill -9 of {names(services)}", lambda pid=pid: s.processes.send(pid, signal.SIGKILL))  # type: ignore[misc]
-        _back(s, kept, f"guarded without {names(services)}")
+    back(s, kept)
 
 
 def breach_reconnect(s: Stage) -> None:
@@ -166,7 +111,7 @@ def breach_reconnect(s: Stage) -> None:
     s.say("; ".join(map(str, s.hands.kill("breach during a reconnect"))), "KILL")
     s.expect_kill(Badge.KILL, 2.0)
     s.expect_state("link UP", "connected and reconciled", lambda: s.watch.link() == LinkState.UP, 30.0)
-    _flat(s)
+    flat(s)
     s.release(60.0)
 
 
@@ -184,8 +129,8 @@ def mute(s: Stage) -> None:
     )
     s.expect_badge(Badge.LAT, BadgeState.TRIPPED, 10.0)
     s.expect_kill(Badge.LAT, 1.0)
-    s.expect_state("fenced", "the watchdog has the right to send", lambda: _owner(s) == Owner.WATCHDOG, 3.0)
-    _flat(s)
+    s.expect_state("fenced", "the watchdog has the right to send", lambda: owner(s) == Owner.WATCHDOG, 3.0)
+    flat(s)
     s.say(f"the cause ends: {s.faults('unmute')}", "cause ends")
     _resume(s)
 
@@ -197,7 +142,7 @@ def mute_all(s: Stage) -> None:
     s.expect_kill(Badge.KILL, s.g.link_down_kill_s + 6.0)
     s.say(f"the cause ends: {s.faults('unmute')}", "cause ends")
     s.expect_state("link UP", "connected and reconciled", lambda: s.watch.link() == LinkState.UP, 40.0)
-    _flat(s)
+    flat(s)
     s.release(60.0)
 
 
@@ -212,7 +157,7 @@ def kill_in_flatten(s: Stage) -> None:
 
         s.cause(f"an operator's KILL, and kill -9 of {service} at once", act)
         s.expect_state("killed", "KILL holds", lambda: s.watch.trading() == "KILLED", 10.0)
-        _flat(s)
+        flat(s)
         _resume(s)
 
 
@@ -224,7 +169,7 @@ def disk_full(s: Stage) -> None:
     s.expect_state("blocked", "entries are held back", lambda: s.watch.block_reasons(*reasons), 15.0)
     s.say("; ".join(map(str, s.hands.kill("on a full disk"))), "KILL")
     s.expect_kill(Badge.KILL, 2.0)
-    _flat_by_cells(s)
+    flat(s)
     latch = s.watch.config.state_dir / "latch.json"
     written = latch.exists() and KILLED in latch.read_text()
     s.say("the latch on disk " + ("says killed" if written else "could not be written yet"), "latch")
@@ -232,14 +177,6 @@ def disk_full(s: Stage) -> None:
     s.say("there is room again", "cause ends")
     s.expect_state("latch on disk", "latch.json says killed", lambda: KILLED in latch.read_text(), 10.0)
     s.release(90.0)
-
-
-def _flat_by_cells(s: Stage) -> None:
-    s.expect_state("confirmed flat", "by the watchdog", lambda: s.watch.flat_since() > 0, FLAT_S)
-    found = _truth(s)
-    if not found.flat:
-        raise Unexpected(f"confirmed flat: but the gateway says {found}")
-    s.say(f"the gateway agrees: {found}", "gateway")
 
 
 def _fill(path: Path) -> None:
@@ -257,13 +194,13 @@ def _fill(path: Path) -> None:
 def clock(s: Stage) -> None:
     """The wall clock jumps by days, and services are started anew on the jumped clock."""
     s.hold(HELD)
-    kept = _truth(s).positions
+    kept = gateway(s).positions
     session = s.watch.session_date()
     for hours in (30.0, -60.0, 0.0):
         s.cause(f"the wall clock jumps to {hours:+g} h", lambda hours=hours: s.jump(hours * 3600.0))  # type: ignore[misc]
         for service in (topology.WATCHDOG, topology.BRIDGE):
             s.processes.kill(service)
-            _back(s, kept, f"guarded, {service} started anew")
+            back(s, kept, f"guarded, {service} started anew")
         if s.watch.session_date() != session:
             raise Unexpected(f"session: {s.watch.session_date()}, it was {session} before the jump")
         s.expect_quiet("no KILL", "nothing tripped, the day stands",
@@ -274,12 +211,13 @@ SMALL_DISK: dict[str, dict[str, Any]] = {"recorder": {"min_free_bytes": 2 << 20,
 QUICK: dict[str, dict[str, Any]] = {"guardrails": {"bridge_grace_s": 4.0}}
 
 CALM: dict[str, dict[str, Any]] = {"guardrails": {"bridge_grace_s": 20.0}}
+APART: dict[str, dict[str, Any]] = {"runtime": {"placement": "dedicated"}, "guardrails": {"link_down_kill_s": 60.0}}
+"""Each service a process of its own, and the time that is shipped for a gateway that is gone."""
 
 BREAKDOWNS: dict[str, Scenario] = {
     "KILL-BRIDGE": Scenario("kill -9 of the bridge: orders cancelled within 1 s, positions kept", kill_bridge),
     "STOP-BRIDGE": Scenario("a hung bridge is fenced, its successor gets the right back", stop_bridge),
     "KILL-WATCHDOG": Scenario("kill -9 of the watchdog: back before anything has to be flattened", kill_watchdog),
-    "KILL-SERVICES": Scenario("kill -9 of every other process", services),
     "KILL-IN-FLATTEN": Scenario("kill -9 half-way through a flatten", kill_in_flatten),
     "WATCHDOG-HUNG": Scenario("a hung watchdog: the bridge gets flat by itself", watchdog_hung),
     "BREACH-RECONNECT": Scenario("a KILL while the link is down", breach_reconnect),
@@ -287,6 +225,8 @@ BREAKDOWNS: dict[str, Scenario] = {
     "BRIDGE-GONE": Scenario("a bridge that stays away: the emergency connection gets flat", bridge_gone, QUICK),
     "STOP-ALL": Scenario("everything but the watchdog hangs: the emergency connection gets flat", stop_all, QUICK),
     "MUTE": Scenario("a live but mute bridge is fenced: the emergency connection gets flat", mute, QUICK),
+    "KILL-SERVICES": Scenario("kill -9 of every other process alone: positions kept", kill_services, APART),
+    "STOP-SERVICES": Scenario("every other process alone hangs: positions kept", stop_services, APART),
     "CLOCK": Scenario("the wall clock jumps by days", clock, CALM, jumping=True),
     "DISK-FULL": Scenario("a full disk holds entries back, getting flat goes on", disk_full, SMALL_DISK,
                           small_disk=True),

@@ -53,10 +53,9 @@ class Stage:
         self.timeline.add(t_ns or self.watch.now_ns(), DRILL, event, step)
 
     def cause(self, what: str, act: Callable[[], object]) -> None:
-        """The zero of the time line: do it now."""
+        """The first one is the zero of the time line: do it now."""
         self.watch.poll()
-        self.timeline.cause_ns = self.watch.now_ns()
-        self.say(what, "cause", self.timeline.cause_ns)
+        self.timeline.cause(self.watch.now_ns(), DRILL, what)
         act()
 
     # -- expecting ----------------------------------------------------------------------------------------------

@@ -47,10 +47,26 @@ SHOWN = (
 
 @dataclass(slots=True)
 class Timeline:
-    """Rows of one drill. Times are CLOCK_MONOTONIC ns; ``cause_ns`` is the zero of what is shown, 0 before it."""
+    """Rows of one drill. Times are CLOCK_MONOTONIC ns; the first cause is the zero of what is shown."""
 
-    cause_ns: int = 0
+    causes: list[int] = field(default_factory=list)
+    """When something was caused, in order; a drill can have several."""
     rows: list[Row] = field(default_factory=list)
+
+    @property
+    def cause_ns(self) -> int:
+        """The newest cause, 0 before any."""
+        return self.causes[-1] if self.causes else 0
+
+    def since_cause_ns(self, t_ns: int) -> int | None:
+        """Time since the newest cause before that moment; None before any."""
+        before = [c for c in self.causes if c <= t_ns]
+        return t_ns - before[-1] if before else None
+
+    def cause(self, t_ns: int, who: str, what: str) -> None:
+        """Something is caused: what follows is expected of it."""
+        self.causes.append(t_ns)
+        self.add(t_ns, who, what, "cause")
 
     def add(self, t_ns: int, who: str, event: str, step: str = "") -> None:
         self.rows.append(Row(t_ns, who, event, step))
@@ -73,12 +89,13 @@ class Timeline:
         return min((r.t_ns for r in self.rows if r.step == step), default=0)
 
     def shown(self) -> list[dict[str, Any]]:
-        """Rows by time, ``t_s`` relative to the cause."""
-        zero = self.cause_ns or min((r.t_ns for r in self.rows), default=0)
-        ordered = sorted(self.rows, key=lambda r: r.t_ns)
+        """Rows by time: ``t_s`` since the first cause, ``since_s`` since the newest one before the row."""
+        zero = self.causes[0] if self.causes else min((r.t_ns for r in self.rows), default=0)
         return [
-            {"t_s": round((r.t_ns - zero) / 1e9, 4), "step": r.step, "who": r.who, "event": r.event} for r in ordered
-        ]
+            {"t_s": round((r.t_ns - zero) / 1e9, 4), "since_s": None if (t := self.since_cause_ns(r.t_ns)) is None
+             else round(t / 1e9, 4), "step": r.step, "who": r.who, "event": r.event}
+            for r in sorted(self.rows, key=lambda r: r.t_ns)
+        ]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +112,10 @@ class Outcome:
 
 
 def figures_ms(timeline: Timeline) -> dict[str, float]:
-    """Milliseconds from the cause to each step, in the order in which they came."""
+    """Milliseconds to the first of each step from the cause before it, in the order in which they came."""
     found: dict[str, float] = {}
     for row in sorted(timeline.rows, key=lambda r: r.t_ns):
-        if row.step and timeline.cause_ns and row.t_ns >= timeline.cause_ns and row.step not in found:
-            found[row.step] = round((row.t_ns - timeline.cause_ns) / 1e6, 2)
+        took_ns = timeline.since_cause_ns(row.t_ns)
+        if row.step and took_ns is not None and row.step not in found:
+            found[row.step] = round(took_ns / 1e6, 2)
     return found

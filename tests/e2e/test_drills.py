@@ -13,6 +13,7 @@ import pytest
 from engine.drill.breakdowns import BREAKDOWNS
 from engine.drill.catalogue import ALL, chosen
 from engine.drill.scenarios import COMMON, SCENARIOS
+from engine.drill.timeline import Timeline, figures_ms
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = ("positions", "cause", "KILL latched", "flatten sent", "confirmed flat", "blotter", "reset", "ACTIVE")
@@ -51,6 +52,27 @@ def test_every_badge_has_a_drill_and_each_name_is_known() -> None:
     assert chosen("all") == tuple(SCENARIOS)
     assert chosen("processes") == tuple(BREAKDOWNS)
     assert chosen("nothing") == ()
+
+
+def test_each_process_has_a_drill_in_which_it_dies_and_one_in_which_it_hangs() -> None:
+    alone = {"KILL-BRIDGE", "STOP-BRIDGE", "KILL-WATCHDOG", "WATCHDOG-HUNG", "KILL-SERVICES", "STOP-SERVICES"}
+    assert alone <= set(BREAKDOWNS)
+    for name in ("KILL-SERVICES", "STOP-SERVICES"):
+        assert BREAKDOWNS[name].settings["runtime"] == {"placement": "dedicated"}, "guests of one process hang together"
+
+
+def test_the_first_of_several_causes_is_time_zero_and_each_step_is_measured_from_its_own() -> None:
+    course, s = Timeline(), 1_000_000_000
+    course.add(9 * s, "drill", "holding", "positions")
+    course.cause(10 * s, "drill", "kill -9 of algo")
+    course.add(12 * s, "drill", "kept", "guarded without algo")
+    course.cause(20 * s, "drill", "kill -9 of cockpit")
+    course.add(23 * s, "drill", "kept", "guarded without cockpit")
+    course.add(11 * s, "watchdog", "told late", "")
+    assert [(row["t_s"], row["since_s"]) for row in course.shown()] == [
+        (-1.0, None), (0.0, 0.0), (1.0, 1.0), (2.0, 2.0), (10.0, 0.0), (13.0, 3.0),
+    ]  # fmt: skip
+    assert figures_ms(course) == {"cause": 0.0, "guarded without algo": 2_000.0, "guarded without cockpit": 3_000.0}
 
 
 @pytest.mark.parametrize("name", list(ALL))

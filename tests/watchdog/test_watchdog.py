@@ -64,7 +64,17 @@ def test_a_fall_spread_over_more_than_the_window_does_not_kill(tmp_path: Path) -
     world.index *= 0.985
     world.run(2)
     assert world.killed
+    assert any("within 1 min, limit 5 %" in t for t in world.said(EventKind.ALERT))
     world.close()
+
+
+def test_blocks_are_told_in_words_when_they_begin_and_when_they_are_over(world: World) -> None:
+    world.index_silent = True
+    world.run(17, step_ms=20)
+    world.index_silent = False
+    world.run(2, step_ms=20)
+    told = [t for t in world.said(EventKind.STOP) if "index stale" in t]
+    assert told == ["entries blocked: index stale", "entries pass again, over: index stale"]
 
 
 def test_position_breach_kills_flattens_and_confirms_flat(world: World) -> None:

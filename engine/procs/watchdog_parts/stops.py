@@ -193,7 +193,8 @@ class Stops:
         self._publish(now_ns)
         if bool(before[0]) != bool(reasons):
             event = StopEvent.BLOCK if reasons else StopEvent.BLOCK_CLEARED
-            self._event(event, reasons_in_words(reasons or before[0]), Severity.INFO, Source.WATCHDOG, now_ns)
+            words = f"entries {'blocked' if reasons else 'pass again, over'}: {reasons_in_words(reasons or before[0])}"
+            self._event(event, words, Severity.INFO, Source.WATCHDOG, now_ns)
 
     def _publish(self, now_ns: int) -> None:
         latch, (reasons, symbols) = self.latch, self._blocks

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from engine.config import Guardrails
 from engine.domain.codes import BadgeState, BlockReason
+from engine.domain.words import duration
 from engine.risk.guardrails import kernels as k
 from engine.risk.guardrails.facts import Facts
 from engine.risk.guardrails.result import BadgeResult, Breach, named, warned
@@ -77,7 +78,7 @@ def dd(facts: Facts, g: Guardrails, state: DdState, now_ns: int) -> tuple[BadgeR
     """KILL on a drawdown beyond min(drawdown_usd, drawdown_pct) from start or peak, or on the index."""
     index = facts.index
     if index.breach_ns or (index.watched and index.regular_hours and index.age_ns >= 0 and _moved(facts, g)):
-        text = f"index moved {index.move_pct:+.2f} % within {g.index_window_s / 60:g} min, limit {g.index_move_pct:g} %"
+        text = f"index moved {index.move_pct:+.2f} % within {duration(g.index_window_s)}, limit {g.index_move_pct:g} %"
         result = BadgeResult(
             BadgeState.TRIPPED,
             abs(index.move_pct),
