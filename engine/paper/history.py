@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
@@ -84,8 +84,7 @@ class BarSeries:
 def merge(starts: npt.NDArray[np.int64], rows: npt.NDArray[np.float64], width_s: int) -> list[tuple[int, Bar]]:
     """Bars of ``width_s`` from narrower ones. Pure."""
     merged: list[tuple[int, Bar]] = []
-    shift = _shift_s(int(starts[-1]), width_s) if len(starts) else 0
-    groups = starts - (starts + shift) % width_s
+    groups = _groups(starts, width_s)
     edges = np.flatnonzero(np.diff(groups)) + 1
     for part, row in zip(np.split(groups, edges), np.split(rows, edges), strict=True):
         if not len(part):
@@ -106,18 +105,31 @@ def merge(starts: npt.NDArray[np.int64], rows: npt.NDArray[np.float64], width_s:
     return merged
 
 
-def _shift_s(at_s: int, width_s: int) -> int:
-    """Seconds between the edges of bars and whole multiples of their width: days begin in New York, weeks on Monday."""
+def _groups(starts: npt.NDArray[np.int64], width_s: int) -> npt.NDArray[np.int64]:
+    """Start of the bar of ``width_s`` that each of the narrower ones, oldest first, belongs to."""
+    groups = starts - starts % width_s
     if width_s < DAY_S:
-        return 0
-    offset = datetime.fromtimestamp(at_s, NEW_YORK).utcoffset()
-    assert offset is not None
-    return int(offset.total_seconds()) + (3 * DAY_S if width_s == 7 * DAY_S else 0)
+        return groups
+    end = len(starts)
+    while end:  # days, weeks and months differ in length; there are few of them
+        edge_s = bar_start_s(int(starts[end - 1]), width_s)
+        begin = int(np.searchsorted(starts, edge_s))
+        groups[begin:end] = edge_s
+        end = begin
+    return groups
 
 
 def bar_start_s(at_s: int, width_s: int) -> int:
-    """When the bar began that holds a second."""
-    return at_s - (at_s + _shift_s(at_s, width_s)) % width_s
+    """When the bar began that holds a second: days, weeks (from Monday) and months are those of the calendar there."""
+    if width_s < DAY_S:
+        return at_s - at_s % width_s
+    local = datetime.fromtimestamp(at_s, NEW_YORK)
+    day = local.replace(hour=0, minute=0, second=0, fold=0)
+    if width_s == MONTH_S:
+        day = day.replace(day=1)
+    elif width_s == WEEK_S:
+        day -= timedelta(days=day.weekday())
+    return int(day.timestamp())
 
 
 class SymbolHistory:
@@ -197,9 +209,11 @@ def _bid_ask(bid: Bar, ask: Bar) -> Bar:
     return (bid[5], ask[1], bid[2], ask[5], 0.0, 0.0, bid[6])
 
 
-_UNITS_S = {"S": 1, "D": 86_400, "W": 7 * 86_400, "M": 30 * 86_400, "Y": 365 * 86_400}
-_MAX_DURATION_S = 100 * _UNITS_S["Y"]
 DAY_S = 86_400
+WEEK_S = 7 * DAY_S
+MONTH_S = 30 * DAY_S  # the name of a width: its bars are calendar months
+_UNITS_S = {"S": 1, "D": DAY_S, "W": WEEK_S, "M": MONTH_S, "Y": 365 * DAY_S}
+_MAX_DURATION_S = 100 * _UNITS_S["Y"]
 BAR_SIZES_S: dict[str, int] = {
     **{f"{n} secs": n for n in (1, 5, 10, 15, 30)},
     "1 min": 60,
@@ -207,8 +221,8 @@ BAR_SIZES_S: dict[str, int] = {
     "1 hour": 3_600,
     **{f"{n} hours": n * 3_600 for n in (2, 3, 4, 8)},
     "1 day": DAY_S,
-    "1W": 7 * DAY_S,
-    "1M": 30 * DAY_S,
+    "1W": WEEK_S,
+    "1M": MONTH_S,
 }
 """The widths that the broker knows, as it names them."""
 _ALSO = {"1 sec": "1 secs", "1 week": "1W", "1 month": "1M"}

@@ -42,7 +42,8 @@ REQUESTS: dict[In, tuple[str, str]] = {
     In.SEC_DEF_OPT_PARAMS: ("reqSecDefOptParams", "the end alone: no options are traded"),
     In.MKT_DATA: (
         "reqMktData",
-        "bid, ask, last, sizes, open, high, low, close, volume, halted; generic ticks 233 and 236; snapshots",
+        "bid, ask, last, sizes, open, high, low, close, volume, halted; generic ticks 221 (mark), 233, 236, 375, "
+        "others 10090 if the broker has them, else 321; snapshots",
     ),
     In.CANCEL_MKT_DATA: ("cancelMktData", "ends it; 300 if there is none"),
     In.MKT_DEPTH: (

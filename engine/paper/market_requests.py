@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from engine.paper import client_requests as m
+from engine.paper import generic_ticks
 from engine.paper import messages_out as out
 from engine.paper.catalog import DEPTH_VENUES, MARKET_RULES, NEW_YORK, SMART_COMPONENTS, TIME_ZONE, UnknownContract
 from engine.paper.history import HISTORICAL, SERIES, Bar, SymbolHistory, bar_size_s, duration_s
@@ -104,8 +105,24 @@ def sec_def_opt_params(gw: Gateway, client: Session, request: m.ById) -> None:
 
 def mkt_data(gw: Gateway, client: Session, request: m.MktData) -> None:
     symbol = _symbol(gw, client, request.req_id, request.contract)
-    if symbol is not None:
-        gw.feed.tickers.subscribe(client, request.req_id, symbol, request.generic_ticks, request.snapshot)
+    if symbol is None:
+        return
+    generic = request.generic_ticks
+    wrong = generic_ticks.unknown(generic)
+    if wrong:
+        legal = f"Legal ones for (STK) are: {generic_ticks.legal()}"
+        invalid(client, request.req_id, f"Incorrect generic tick list of {','.join(wrong)[:80]}.  {legal}")
+        return
+    if generic and request.snapshot:
+        cause = "Snapshot market data subscription is not applicable to generic ticks"
+        invalid(client, request.req_id, cause)
+        return
+    if not gw.feed.tickers.subscribe(client, request.req_id, symbol, generic, request.snapshot):
+        return
+    dead = generic_ticks.without_data(generic)
+    if dead:
+        text = "Part of requested market data is not subscribed. Subscription-independent ticks are still active."
+        client.error(request.req_id, 10090, f"{text} Not simulated: {','.join(dead)}")
 
 
 def cancel_mkt_data(gw: Gateway, client: Session, request: m.ById) -> None:

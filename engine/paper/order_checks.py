@@ -39,9 +39,9 @@ def check_kind(kind: OrderKind, instrument: Instrument, account: str) -> Refusal
     if kind.account and kind.account != account:
         return _invalid(f"account {kind.account[:20]!r} is not managed here, allowed is {account}")
     if kind.order_type not in ORDER_TYPES:
-        return Refusal(387, f"Unsupported order type {kind.order_type[:10]!r} for this exchange and security type")
+        return Refusal(387, f"Unsupported order type {kind.order_type[:20]!r} for this exchange and security type")
     if kind.tif not in ("", *TIFS):
-        return _invalid(f"time in force {kind.tif[:10]!r}, allowed are {', '.join(TIFS)}")
+        return _invalid(f"time in force {kind.tif[:20]!r}, allowed are {', '.join(TIFS)}")
     if kind.unsupported:
         return _invalid(f"not simulated by the paper gateway: {kind.unsupported}")
     if not instrument.tradable:
@@ -59,7 +59,7 @@ def check_form(request: OrderRequest, instrument: Instrument, bound: bool = Fals
     if not bound and not 0 < request.order_id <= MAX_ORDER_ID:
         return _invalid(f"order id {request.order_id} is outside 1..{MAX_ORDER_ID}")
     if request.action not in ("BUY", "SELL"):
-        return _invalid(f"action {request.action[:10]!r}, allowed are BUY and SELL")
+        return _invalid(f"action {request.action[:20]!r}, allowed are BUY and SELL")
     if kind.unsupported:
         return kind.refusal  # before the size, which is none if its client has set a cash quantity
     if not 0 < quantity <= MAX_QUANTITY:

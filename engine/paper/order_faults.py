@@ -40,6 +40,7 @@ class OrderFaults:
         self.late_s = 0.0
         self.duplicate_execution = Armed()
         self.zero_perm_id = Armed()
+        self.preset_tif = Armed()
         self.reject = Armed()
         self.reject_reason = ""
         self.fill_on_cancel = Armed()

@@ -227,10 +227,12 @@ class Session(asyncio.Protocol):
         if known is None:
             self.error(out.SYSTEM, 321, f"Error validating request.-'?' : cause - unknown message id {message_id}")
             return
+        if message_id in ADVISER_ONLY:
+            cause = f"Error validating request.-'{known[0]}' : cause - FA data operations ignored for non FA customers."
+            self.error(concerned(reader.raw, message_id), 321, cause)
+            return
         # Not 321: ib_async takes that for a warning, and its call would go on waiting.
         cause = f"Error processing request.-'{known[0]}' : cause - not simulated by the paper gateway"
-        if message_id in ADVISER_ONLY:
-            cause += ": its account is not that of a financial adviser"
         self.error(concerned(reader.raw, message_id), 322, cause)
 
     def _place(self, order: OrderRequest) -> None:

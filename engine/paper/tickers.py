@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from engine.paper import messages_out as out
 from engine.paper.books import SymbolBook
 from engine.paper.catalog import Catalog
+from engine.paper.generic_ticks import MARK_PRICE
 from engine.paper.lines import Lines, Subscriber
 
 MAX_LINES = 100
@@ -18,6 +19,8 @@ BBO_EXCHANGE = "9c0001"
 _BID_PRICE, _ASK_PRICE, _LAST_PRICE, _HIGH, _LOW, _CLOSE, _OPEN = 1, 2, 4, 6, 7, 9, 14
 _BID_SIZE, _ASK_SIZE, _LAST_SIZE, _VOLUME = 0, 3, 5, 8
 _LAST_TIME, _SHORTABLE, _RT_VOLUME, _HALTED, _LAST_EXCHANGE, _SHORTABLE_SHARES = 45, 46, 48, 49, 84, 89
+_MARK_PRICE, _RT_TRADE_VOLUME = 37, 77
+_PRINTS = (("233", _RT_VOLUME), ("375", _RT_TRADE_VOLUME))
 
 
 @dataclass(slots=True, eq=False)
@@ -39,14 +42,17 @@ class Tickers:
         self._catalog = catalog
         self.lines: Lines[TickerLine] = Lines(books)
 
-    def subscribe(self, client: Subscriber, req_id: int, symbol: int, generic: frozenset[str], snapshot: bool) -> None:
-        """Parameters, type and current values now, changes later; a snapshot ends with message 57."""
+    def subscribe(self, client: Subscriber, req_id: int, symbol: int, generic: frozenset[str], snapshot: bool) -> bool:
+        """Parameters, type and current values now, changes later; a snapshot ends with message 57.
+
+        False after an error was sent.
+        """
         if self.lines.find(client, req_id) is not None:
             client.error(req_id, 102, "Duplicate ticker ID.")
-            return
+            return False
         if len(self.lines) >= MAX_LINES:
             client.error(req_id, 101, f"Max number of tickers has been reached ({MAX_LINES}).")
-            return
+            return False
         line = TickerLine(client, req_id, symbol, generic)
         client.send(out.market_data_type(req_id, 1))
         client.send(out.tick_req_params(req_id, self._catalog[symbol].tick_size, BBO_EXCHANGE))
@@ -56,6 +62,7 @@ class Tickers:
             client.send(out.tick_snapshot_end(req_id))
         else:
             self.lines.add(line)
+        return True
 
     def unsubscribe(self, client: Subscriber, req_id: int) -> None:
         line = self.lines.find(client, req_id)
@@ -76,16 +83,21 @@ class Tickers:
             line.client.send(out.tick_generic(line.req_id, _HALTED, value))
 
     def traded(self, symbol: int, wall_s: float) -> None:
-        """Send a print to those who asked for the time-and-sales string (generic tick 233)."""
+        """Send a print to those who asked for the time-and-sales string (generic ticks 233, 375).
+
+        They are the same here: every trade is reported.
+        """
         book = self._books[symbol]
         value = ""
         for line in self.lines.of(symbol):
-            if "233" in line.generic:
+            kinds = [kind for tick, kind in _PRINTS if tick in line.generic]
+            if kinds:
                 if not value:
                     vwap = book.turnover / book.volume if book.volume else book.last
                     milliseconds = f"{wall_s * 1e3:.0f}"
                     value = f"{book.last:.2f};{book.last_size:.0f};{milliseconds};{book.volume:.0f};{vwap:.8f};true"
-                line.client.send(out.tick_string(line.req_id, _RT_VOLUME, value))
+                for kind in kinds:
+                    line.client.send(out.tick_string(line.req_id, kind, value))
 
     def _send_once(self, line: TickerLine) -> None:
         send, req_id = line.client.send, line.req_id
@@ -113,6 +125,8 @@ class Tickers:
                 line.client.send(out.tick_string(line.req_id, _LAST_TIME, str(book.last_s)))
             if book.volume:
                 line.client.send(out.tick_size(line.req_id, _VOLUME, book.volume))
+        if line.generic & MARK_PRICE:
+            self._send_value(line, _MARK_PRICE, -1, book.mark(), 0.0)
         self._send_value(line, _HIGH, -1, book.high, 0.0)
         self._send_value(line, _LOW, -1, book.low, 0.0)
 

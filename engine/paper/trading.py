@@ -74,8 +74,12 @@ class Desk(OrderLife):
         order = self._new_order(client.client_id, request, symbol)
         if parent is not None:
             order.parent = parent.perm_id
-        if request.aux == request.aux or not kind.plain or kind.outside_rth or not (self._open_now and kind.tif):
-            self._warn(client, request)
+        preset = self.faults.fires(self.faults.preset_tif)
+        if preset:
+            order.tif = "DAY"
+        unusual = preset or not kind.tif or not kind.plain or request.aux == request.aux
+        if unusual or kind.outside_rth or not self._open_now:
+            self._warn(client, request, preset)
         ledger.put(order)
         if not kind.transmit:
             order.place = HELD
@@ -83,7 +87,8 @@ class Desk(OrderLife):
         elif parent is not None:
             self._transmit(order, catch_up)
         else:
-            self._announce(order, catch_up, kind)
+            # The texts of its kind name the time in force that was asked for.
+            self._announce(order, catch_up, None if preset else kind)
 
     def _answered(
         self, client: Client, request: OrderRequest, instrument: Instrument, catch_up: Callable[[], int]
@@ -179,9 +184,9 @@ class Desk(OrderLife):
         self._audience.flush()
         self.activate(order, catch_up())
 
-    def _warn(self, client: Client, request: OrderRequest) -> None:
+    def _warn(self, client: Client, request: OrderRequest, preset: bool = False) -> None:
         kind = request.kind
-        if not kind.tif:
+        if preset or not kind.tif:
             client.error(request.order_id, *NO_TIF)
         ignored = kind.idle(request)
         if kind.outside_rth and kind.order_type in ("MKT", "MOC"):

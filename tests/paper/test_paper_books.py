@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.paper.books import SymbolBook, caught_up, window
-from engine.paper.history import BarSeries, SymbolHistory, bar_size_s, duration_s, merge
+from engine.paper.catalog import NEW_YORK
+from engine.paper.history import BarSeries, SymbolHistory, bar_size_s, bar_start_s, duration_s, merge
 from engine.paper.market_requests import bar_stamp
 
 changes = st.lists(st.tuples(st.sampled_from([0, 1, 2]), st.integers(0, 7), st.integers(1, 99)), max_size=60)
@@ -141,6 +144,33 @@ def test_a_daily_bar_is_that_of_the_day_in_new_york():
     noon = 1_795_712_400  # 26 November 2026, 12:00 in New York
     history = SymbolHistory()
     history.trade(float(noon), 10.0, 1.0)
-    for width, day in (("1 day", "20261126"), ("1W", "20261123")):
+    for width, day in (("1 day", "20261126"), ("1W", "20261123"), ("1M", "20261101")):
         ((start, _),) = history.bars("TRADES", bar_size_s(width), noon - 60, noon + 60)
         assert bar_stamp(start, bar_size_s(width), 1) == day
+
+
+def test_days_weeks_and_months_are_those_of_the_calendar_also_where_the_clock_changes():
+    series = BarSeries(60, 2_880)
+    stamps = ("20241102 23:59", "20241103 00:00", "20241103 12:00", "20241103 23:59", "20241104 00:00")
+    for n, stamp in enumerate(stamps):  # the clock goes back in New York on Sunday, 3 November 2024
+        series.add(int(datetime.strptime(stamp, "%Y%m%d %H:%M").replace(tzinfo=NEW_YORK).timestamp()), 10.0 + n, 1.0)
+    rows = series.rows(0, 1e12)
+    found = {
+        width: [(bar_stamp(s, bar_size_s(width), 1), bar[6]) for s, bar in merge(*rows, bar_size_s(width))]
+        for width in ("1 day", "1W", "1M")
+    }
+    assert found == {
+        "1 day": [("20241102", 1), ("20241103", 3), ("20241104", 1)],
+        "1W": [("20241028", 4), ("20241104", 1)],
+        "1M": [("20241101", 5)],
+    }
+
+
+@pytest.mark.parametrize(
+    ("at", "month"), [("20240229", "20240201"), ("20241231", "20241201"), ("20250101", "20250101")]
+)
+def test_a_month_begins_on_its_first_day(at, month):
+    at_s = int(datetime.strptime(at, "%Y%m%d").replace(tzinfo=NEW_YORK).timestamp())
+    start_s = bar_start_s(at_s + 3_600, bar_size_s("1M"))
+    assert bar_stamp(start_s, bar_size_s("1M"), 1) == month
+    assert bar_start_s(start_s, bar_size_s("1M")) == start_s

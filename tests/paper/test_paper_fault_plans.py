@@ -166,6 +166,22 @@ async def test_a_perm_id_may_not_be_known_yet():
         await client.close()
 
 
+async def test_a_preset_makes_orders_day_and_they_live():
+    async with running() as r:
+        client = await RawClient.connect(r.port)
+        r.faults.apply("preset_tif", {"count": 1})
+        client.send(*place_fields(1, tif="GTC"))
+        client.send(*place_fields(2, tif="GTC"))
+        await client.expect(3, 4)
+        assert client.errors(1) == [10349]
+        assert client.errors(2) == []
+        assert [m[18] for m in client.of(5) if m[1] == "1"][-1] == "DAY"
+        assert {m[18] for m in client.of(5) if m[1] == "2"} == {"GTC"}
+        assert [o.tif for o in r.gateway.desk.ledger.working()] == ["DAY", "GTC"]
+        assert {m[2] for m in client.of(3)} <= {"PreSubmitted", "Submitted"}
+        await client.close()
+
+
 async def test_the_broker_can_cancel_unasked():
     async with running() as r:
         client = await RawClient.connect(r.port)
@@ -335,7 +351,7 @@ def test_there_is_a_scenario_for_every_complaint_of_users():
         "link_flap", "farm_flap", "half_open", "mute", "id_in_use", "id_rollback", "fill_during_disconnect",
         "fill_on_cancel", "duplicate_status", "drop_status", "correct_execution", "reject_next", "pacing",
         "depth_reset", "depth_malformed", "depth_after_cancel", "competing_session", "delay", "daily_restart",
-        "partial_fills", "halt",
+        "partial_fills", "halt", "preset_tif",
     } <= used  # fmt: skip
 
 

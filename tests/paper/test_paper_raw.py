@@ -245,13 +245,13 @@ async def test_a_surplus_field_of_start_api_is_an_error_and_the_next_one_is_take
 
 
 @pytest.mark.parametrize(("fields", "named"), [((18, 1, 1), "requestFA"), ((19, 1, 1, "<x/>", 8), "replaceFA")])
-async def test_what_is_for_financial_advisers_only_says_so(fields, named):
+async def test_what_is_for_financial_advisers_only_says_so_as_the_broker_does(fields, named):
     async with running() as r:
         client = await RawClient.connect(r.port)
         client.send(*fields)
-        await client.expect_error(322, -1 if named == "requestFA" else 8)
+        await client.expect_error(321, -1 if named == "requestFA" else 8)
         text = client.of(4)[-1][4]
         assert f"'{named}'" in text
-        assert "not simulated by the paper gateway: its account is not that of a financial adviser" in text
+        assert text.endswith("FA data operations ignored for non FA customers.")
         await client.sync()
         await client.close()

@@ -127,6 +127,11 @@ ORDER_FAULTS: dict[str, Fault] = {
         {"reason": text("what the rejection says", "injected by a fault")},
         _set_reason,
     ),
+    "preset_tif": _armed(
+        "new orders become DAY, whatever they asked for: warning 10349, and the order lives",
+        lambda f: f.preset_tif,
+        "orders will become DAY",
+    ),
     "lose_order": _armed(
         "new orders vanish: no answer, and they are in no book",
         lambda f: f.lose_order,
