@@ -333,6 +333,30 @@ def test_slow_api_kills_at_the_third_of_five(world: World) -> None:
     assert world.guardrails.read(0)["kill_reasons"] == 1 << Badge.LAT
 
 
+def test_what_a_bridge_that_hangs_has_not_heard_is_not_the_gateways_silence(world: World) -> None:
+    """It has asked, and the answer waits unread in its socket: only what it could have heard counts."""
+    world.run(0.5)
+    senses, broker = world.agent.senses, world.broker.value[0]
+    broker["probe_sent_ns"], heard_ns = world.clock.now, world.clock.now
+    publish = world.broker.publish
+
+    def keep() -> None:
+        broker["last_message_ns"] = heard_ns
+        publish()
+
+    world.broker.publish = keep  # type: ignore[method-assign]
+    world.silent.add(topology.BRIDGE)
+    world.run(2.6)
+    assert senses.facts.link.bridge_alive, "not yet taken for hung"
+    assert senses.facts.link.silent_ns < 1 * S
+    world.silent.remove(topology.BRIDGE)
+    world.run(1.9)
+    assert not senses.facts.link.both_mute, "it reads again, and has not been without an answer for long enough"
+    world.run(0.3)
+    assert senses.facts.link.both_mute
+    assert not world.killed
+
+
 def test_armed_stream_gone_pauses_and_kills_only_if_chosen(world: World) -> None:
     a = world.arm.value[0]
     a["armed"], a["stream_gone_since_ns"] = 1, world.clock.now

@@ -24,6 +24,8 @@ from shm.layouts import RTT_SAMPLES
 
 HUNG_S = 3.0
 """A bridge without a heartbeat for this long, after having been READY, counts as hung."""
+DEAF_NS = 500_000_000
+"""A bridge without a heartbeat for this long does not read: what it has not heard says nothing about the gateway."""
 STARVED_NS = 250_000_000
 """If the watchdog itself was not run for this long, the host is short of CPU: silence of others proves nothing then."""
 
@@ -134,6 +136,7 @@ class Senses:
         self._ready_incarnation = 0
         self._looked_ns = 0
         self._starved_ns = 0
+        self._deaf_ns = 0
         self._minute = (-1, False, False)
         self.commission_adjust_usd = 0.0
         self._commissions_usd = 0.0
@@ -221,7 +224,10 @@ class Senses:
         if self._looked_ns and now_ns - self._looked_ns > STARVED_NS:
             self._starved_ns = now_ns
         self._looked_ns = now_ns
-        silent_ns = now_ns - max(int(beat["t_beat_ns"]), self._starved_ns)
+        beat_ns = int(beat["t_beat_ns"])
+        if now_ns - beat_ns > DEAF_NS:
+            self._deaf_ns = now_ns
+        silent_ns = now_ns - max(beat_ns, self._starved_ns)
         hung = exists and self._ready_incarnation == incarnation and silent_ns > HUNG_S * 1e9
         return exists, hung, incarnation
 
@@ -245,7 +251,7 @@ class Senses:
             reconciled=bool(b["reconciled"]) and self.own_word,
             down_since_ns=int(b["down_since_ns"]), ever_up=count > 0 or int(b["snapshot_id"]) > 0 or up,
             rtts_ns=newest_last, probe_age_ns=now_ns - probe if up and probe else -1,
-            silent_ns=now_ns - message if up and message else -1,
+            silent_ns=now_ns - max(message, self._deaf_ns) if up and message else -1,
             emergency_answer_age_ns=emergency_answer_age_ns,
             reset_window=self._hours(wall)[1],
         )  # fmt: skip
