@@ -40,7 +40,7 @@ def incident(config_file: Path | None, instance: str | None, as_json: bool, inci
                 shown = [row | {"time": moment(row["wall_ns"])} for row in rows]
                 show.table(shown, _LIST, empty="no incidents")
             return
-        found = report(journal, incident_id)
+        found = report(journal, incident_id, config.guardrails.cooling_s)
     if found is None:
         raise Refused(f"the journal knows no incident {incident_id}: `l2dash incident` lists them")
     if as_json:

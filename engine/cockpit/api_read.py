@@ -18,7 +18,7 @@ from engine.store.journal import journal_path
 from engine.store.journal_read import JournalReader
 
 
-def _report(path: Path, number: int) -> Incident | None:
+def _report(path: Path, number: int, cooling_s: float) -> Incident | None:
     """0 means the newest; None if there is none, or no journal yet."""
     if not path.exists():
         return None
@@ -26,7 +26,7 @@ def _report(path: Path, number: int) -> Incident | None:
         known = [] if number else incidents(journal)
         if not number and not known:
             return None
-        return report(journal, number or int(known[-1]["id"]))
+        return report(journal, number or int(known[-1]["id"]), cooling_s)
 
 
 class Reading:
@@ -105,7 +105,9 @@ class Reading:
         if word != "latest" and not (word.isdigit() and len(word) <= 19):
             raise invalid(FieldError("id", f"{word!r} is neither a number nor latest"))
         config = self.parts.ctx.config
-        found = await asyncio.to_thread(_report, journal_path(config.state_dir), 0 if word == "latest" else int(word))
+        number = 0 if word == "latest" else int(word)
+        cooling_s = config.guardrails.cooling_s
+        found = await asyncio.to_thread(_report, journal_path(config.state_dir), number, cooling_s)
         if found is None:
             raise Problem(404, f"no incident {word}: `l2dash incident` lists them")
         if "text" in request.query:

@@ -14,7 +14,7 @@ from typing import Any
 from engine import topology
 from engine.domain.codes import Badge, BadgeState, BlockReason, LinkState, Owner
 from engine.drill.each import kill_services, stop_services
-from engine.drill.ends import BACK_S, FLAT_S, back, cancelled, flat, gateway, keep, owner
+from engine.drill.ends import BACK_S, FLAT_S, back, cancelled, flat, gateway, keep, owner, reported
 from engine.drill.processes import names
 from engine.drill.scenarios import HELD, Scenario
 from engine.drill.stage import Stage
@@ -32,19 +32,20 @@ def kill_bridge(s: Stage) -> None:
 
 
 def bridge_gone(s: Stage) -> None:
-    keep(s)
+    kept = keep(s)
     with s.processes.no_restarts():
         s.cause("kill -9 of broker-bridge; nobody starts it again", lambda: s.processes.kill(topology.BRIDGE))
         cancelled(s)
         s.expect_state("watchdog", "the watchdog has the right to send", lambda: owner(s) == Owner.WATCHDOG, 2.0)
         s.expect_kill(Badge.KILL, s.g.bridge_grace_s + 3.0)
         flat(s)
-    _resume(s)
+    _resume(s, kept)
 
 
-def _resume(s: Stage) -> None:
+def _resume(s: Stage, closed: dict[str, float]) -> None:
     s.expect_state("READY", "every service is READY again", lambda: s.watch.all_ready(), BACK_S)
     s.expect_state("owner", "the bridge has the right to send", lambda: owner(s) == Owner.BRIDGE, BACK_S)
+    reported(s, closed)
     s.release(60.0)
 
 
@@ -58,6 +59,7 @@ def stop_bridge(s: Stage) -> None:
 
 def stop_all(s: Stage) -> None:
     s.hold(HELD)
+    kept = gateway(s).positions
     stopped: list[str] = []
 
     def act() -> None:
@@ -72,11 +74,11 @@ def stop_all(s: Stage) -> None:
     s.expect_kill(Badge.KILL, s.g.bridge_grace_s + 5.0)
     flat(s)
     s.processes.resume_all()
-    _resume(s)
+    _resume(s, kept)
 
 
 def watchdog_hung(s: Stage) -> None:
-    keep(s)
+    kept = keep(s)
     pid = 0
 
     def act() -> None:
@@ -95,7 +97,7 @@ def watchdog_hung(s: Stage) -> None:
         s.processes.send(pid, signal.SIGCONT)
         s.expect_kill(Badge.KILL, 5.0)
         flat(s)
-    _resume(s)
+    _resume(s, kept)
 
 
 def kill_watchdog(s: Stage) -> None:
@@ -122,6 +124,7 @@ def _away(s: Stage, seconds: float) -> None:
 
 def mute(s: Stage) -> None:
     s.hold(HELD)
+    kept = gateway(s).positions
     client = s.watch.config.gateway.client_id
     s.cause(
         "the gateway is mute on the bridge's connection, the emergency connection answers",
@@ -132,7 +135,7 @@ def mute(s: Stage) -> None:
     s.expect_state("fenced", "the watchdog has the right to send", lambda: owner(s) == Owner.WATCHDOG, 3.0)
     flat(s)
     s.say(f"the cause ends: {s.faults('unmute')}", "cause ends")
-    _resume(s)
+    _resume(s, kept)
 
 
 def mute_all(s: Stage) -> None:
@@ -150,6 +153,7 @@ def kill_in_flatten(s: Stage) -> None:
     """kill -9 half-way through a flatten: the watchdog's first, then the bridge's."""
     for service in (topology.WATCHDOG, topology.BRIDGE):
         s.hold(HELD)
+        kept = gateway(s).positions
 
         def act(service: str = service) -> None:
             s.hands.kill("drill")
@@ -158,7 +162,7 @@ def kill_in_flatten(s: Stage) -> None:
         s.cause(f"an operator's KILL, and kill -9 of {service} at once", act)
         s.expect_state("killed", "KILL holds", lambda: s.watch.trading() == "KILLED", 10.0)
         flat(s)
-        _resume(s)
+        _resume(s, kept)
 
 
 def disk_full(s: Stage) -> None:

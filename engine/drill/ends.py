@@ -52,6 +52,22 @@ def flat(s: Stage) -> None:
     s.say(f"the gateway agrees: {found}", "gateway")
 
 
+def reported(s: Stage, held: dict[str, float]) -> None:
+    """The incident's report has the whole flatten, whoever sent it: its orders and executions close what was held."""
+
+    def whole() -> bool:
+        found = s.watch.incident()
+        if found is None:
+            return False
+        orders = {o["symbol"]: o["filled"] * (1 if o["side"] == "BUY" else -1) for o in found.orders if o["filled"]}
+        closed: dict[str, float] = {}
+        for e in found.executions:
+            closed[e["symbol"]] = closed.get(e["symbol"], 0.0) + e["qty"] * (1 if e["side"] == "BUY" else -1)
+        return orders == closed == {symbol: -qty for symbol, qty in held.items()} and bool(found.flat_wall_ns)
+
+    s.expect_state("report", "every order and execution of it is in the incident's report", whole, 10.0)
+
+
 def cancelled(s: Stage) -> None:
     """From the death to the last cancel at the gateway."""
     s.expect_state("cancelled", "no working order at the gateway", lambda: not gateway(s).working, CANCELS_S)

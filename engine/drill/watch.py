@@ -201,7 +201,7 @@ class Watch:
         """The report of the newest incident."""
         with JournalReader(self._journal) as journal:
             known = incidents(journal)
-            return report(journal, known[-1]["id"]) if known else None
+            return report(journal, known[-1]["id"], self.config.guardrails.cooling_s) if known else None
 
     def stops(self) -> tuple[list[Record], list[Record]]:
         """Every stop and release ever, and those of them that began an incident."""

@@ -14,6 +14,7 @@ from typing import Any
 from engine.domain.codes import (
     Badge,
     BadgeState,
+    BlockReason,
     CommandKind,
     EventKind,
     ExecFlag,
@@ -26,6 +27,7 @@ from engine.domain.codes import (
     Side,
     Source,
 )  # fmt: skip
+from engine.domain.words import duration
 from engine.risk.guardrails.result import UNITS
 from engine.risk.latch import StopEvent
 from engine.store.fold import fold_orders
@@ -33,7 +35,10 @@ from engine.store.journal_read import JournalReader, Record, word
 
 CAUSE_BEFORE_NS = 120 * 1_000_000_000
 """A badge that tripped this long before the stop can still be its cause (rules that wait by design)."""
-COOLING_TEXT = "cool for 5 minutes (guardrails.cooling_s) from confirmed flat, watching the badges"
+BY_HAND_BEFORE_NS = 10 * 1_000_000_000
+"""An operator's word comes before the stop that it sets, by less than this."""
+DEAD_MAN = "the bridge latches KILL"
+"""In the words of the bridge's dead-man; a drill with a hung watchdog notices if they change."""
 _BEGINS = (StopEvent.KILL, StopEvent.SYMBOL_KILL)
 _OPEN = (OrderState.PENDING, OrderState.SENT, OrderState.UNKNOWN, OrderState.WORKING, OrderState.PARTIAL,
          OrderState.PENDING_CANCEL)  # fmt: skip
@@ -61,10 +66,14 @@ class Incident:
     began_wall_ns: int
     ended_wall_ns: int = 0
     flat_wall_ns: int = 0
+    by: str = ""
+    """Who set a stop by hand and why, or what the bridge's dead-man said; empty where a badge tripped."""
     causes: list[Record] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     orders: list[Record] = field(default_factory=list)
     executions: list[Record] = field(default_factory=list)
+    red: list[str] = field(default_factory=list)
+    """Badges that were not OK at the end, in their words."""
     left: list[str] = field(default_factory=list)
     figures_ms: dict[str, float] = field(default_factory=dict)
 
@@ -84,8 +93,11 @@ def incidents(journal: JournalReader, limit: int = 50) -> list[Record]:
     return found[-limit:]
 
 
-def report(journal: JournalReader, number: int) -> Incident | None:
-    """The incident that a row id, an incident id or a flatten id belongs to; None if nothing does."""
+def report(journal: JournalReader, number: int, cooling_s: float = 300.0) -> Incident | None:
+    """The incident that a row id, an incident id or a flatten id belongs to; None if nothing does.
+
+    ``cooling_s``: guardrails.cooling_s, which the journal does not know.
+    """
     stops = journal.stops()
     begins = [s for n, s in enumerate(stops) if s["code"] in _BEGINS and not _repeats(stops[:n], s)]
     chosen = next((s for s in begins if number in (s["id"], s["ref_id"])), None)
@@ -100,7 +112,25 @@ def report(journal: JournalReader, number: int) -> Incident | None:
     release = _release([s for s in stops if s["id"] >= chosen["id"]], chosen)
     later = next((s for s in begins if s["id"] > chosen["id"]), None)
     end = release["wall_ns"] if release else later["wall_ns"] - 1 if later else 1 << 62
-    return _build(chosen, release, journal.between(chosen["wall_ns"] - CAUSE_BEFORE_NS, end), superseded=bool(later))
+    began_ns = min(chosen["wall_ns"] - CAUSE_BEFORE_NS, _lease_gone_ns(stops, chosen))
+    found = _build(chosen, release, journal.between(began_ns, end))
+    found.left = _left(found, release, cooling_s, superseded=bool(later))
+    return found
+
+
+def _lease_gone_ns(stops: Sequence[Record], stop: Record) -> int:
+    """When the lease expired that made the bridge's dead-man set this stop; the stop's own time for every other one.
+
+    The watchdog notes such a stop when it is back, and by then the bridge may have been flat for a long time.
+    """
+    began = int(stop["wall_ns"])
+    if stop["source"] == Source.BRIDGE:
+        blocks = [s for s in stops if s["wall_ns"] <= stop["wall_ns"] and not s["code"]]  # the bridge's own
+        for row in sorted(blocks, key=lambda s: -s["wall_ns"]):
+            if BlockReason.LEASE_EXPIRED.name not in row["text"]:
+                break
+            began = int(row["wall_ns"])
+    return began
 
 
 def _repeats(before: Sequence[Record], row: Record) -> bool:
@@ -117,11 +147,13 @@ def _release(after: Sequence[Record], row: Record) -> Record | None:
     return next((s for s in after if s["id"] > row["id"] and s["code"] == StopEvent.KILL_RELEASED), None)
 
 
-def _build(stop: Record, release: Record | None, rows: list[Record], *, superseded: bool) -> Incident:
+def _build(stop: Record, release: Record | None, rows: list[Record]) -> Incident:
     found = Incident(stop["id"], int(stop["ref_id"]), stop["text"], stop["wall_ns"])
     found.ended_wall_ns = release["wall_ns"] if release else 0
     found.causes = _causes(stop, rows)
-    cause_ns = min([c["wall_ns"] for c in found.causes] + [stop["wall_ns"]])
+    told = None if found.causes else _told(stop, rows)
+    found.by = str(told["text"]) if told else ""
+    cause_ns = min([c["wall_ns"] for c in found.causes] + [stop["wall_ns"]] + ([told["wall_ns"]] if told else []))
     course = [r for r in rows if r["wall_ns"] >= cause_ns]
     found.orders = _orders(course)
     intents = {o["intent_id"] for o in found.orders}
@@ -130,7 +162,7 @@ def _build(stop: Record, release: Record | None, rows: list[Record], *, supersed
     flat = [r for r in course if _is_flatten(r) and r["code"] == FlattenState.FLAT]
     found.flat_wall_ns = flat[-1]["wall_ns"] if flat else 0
     found.figures_ms = _figures(stop, release, found, flat[0] if flat else None, cause_ns)
-    found.left = _left(found, rows, release, superseded)
+    found.red = _red(rows)
     return found
 
 
@@ -152,6 +184,23 @@ def _causes(stop: Record, rows: list[Record]) -> list[Record]:
         }
         for r in named
     ]  # fmt: skip
+
+
+def _told(stop: Record, rows: list[Record]) -> Record | None:
+    """The row that says who set the stop: an operator's act, or the word of the bridge that latched KILL by itself.
+
+    It comes before the stop, and so may everything that was done about it: a bridge without a watchdog gets flat alone.
+    """
+    before = [r for r in rows if r["wall_ns"] <= stop["wall_ns"]]
+    if stop["source"] == Source.BRIDGE:
+        found = [r for r in before if r["table"] == "events" and r["severity"] == Severity.P1 and DEAD_MAN in r["text"]]
+    else:
+        found = [
+            r for r in before
+            if r["table"] == "audit" and r["row"] == "ACTION" and r["command"] == CommandKind.KILL
+            and r["source"] == stop["source"] and stop["wall_ns"] - r["wall_ns"] <= BY_HAND_BEFORE_NS
+        ]  # fmt: skip
+    return found[-1] if found else None
 
 
 def _closing(row: Record) -> bool:
@@ -184,16 +233,19 @@ def _orders(rows: list[Record]) -> list[Record]:
 
 def _executions(rows: list[Record], intents: set[int]) -> list[Record]:
     newest: dict[str, Record] = {}
+    told: dict[str, int] = {}
     for r in rows:
         if r["table"] != "executions" or r["kind"] not in (ExecKind.FILL, ExecKind.CORRECTION):
             continue
         if r["intent_id"] in intents or r["flags"] & ExecFlag.FLATTEN:
+            told.setdefault(r["exec_base"], r["wall_ns"])
             known = newest.get(r["exec_base"])
             if known is None or r["revision"] >= known["revision"]:
                 newest[r["exec_base"]] = r
     return [
         {
-            "exec_id": r["exec_id"], "wall_ns": r["exec_wall_ns"] or r["wall_ns"], "symbol": r["symbol"],
+            "exec_id": r["exec_id"], "wall_ns": r["exec_wall_ns"] or r["wall_ns"],
+            "told_wall_ns": told[r["exec_base"]], "symbol": r["symbol"],
             "side": word(Side, r["side"]), "qty": r["qty"], "price": r["price"], "intent_id": r["intent_id"],
             "order_id": r["order_id"],
         }
@@ -256,7 +308,10 @@ def _figures(
     figures = {"cause_to_kill": (stop["wall_ns"] - cause_ns) / 1e6}
     sent = [o["sent_wall_ns"] for o in found.orders if o["sent_wall_ns"]]
     if sent:
-        figures["kill_to_first_close"] = (min(sent) - stop["wall_ns"]) / 1e6
+        early = min(sent) < stop["wall_ns"]  # the bridge got flat before the watchdog could note the stop
+        figures["cause_to_first_close" if early else "kill_to_first_close"] = (
+            min(sent) - (cause_ns if early else stop["wall_ns"])
+        ) / 1e6
     if flat is not None:
         if flat["value"] is not None:
             figures["tick_to_last_close_of_round_one"] = float(flat["value"])
@@ -268,7 +323,15 @@ def _figures(
     return {name: round(value, 3) for name, value in figures.items()}
 
 
-def _left(found: Incident, rows: list[Record], release: Record | None, superseded: bool) -> list[str]:
+def _red(rows: list[Record]) -> list[str]:
+    badges: dict[int, Record] = {}
+    for r in rows:
+        if r["table"] == "guardrails" and r["kind"] == EventKind.GUARDRAIL and r["code"] != Badge.KILL:
+            badges[r["code"]] = r
+    return [r["text"] for r in badges.values() if r["ref_id"] != BadgeState.OK]
+
+
+def _left(found: Incident, release: Record | None, cooling_s: float, *, superseded: bool) -> list[str]:
     """What a person still has to do, in order."""
     todo: list[str] = []
     undecided = [o for o in found.orders if o["state"] in {s.name for s in _OPEN}]
@@ -283,14 +346,9 @@ def _left(found: Incident, rows: list[Record], release: Record | None, supersede
         return todo
     if superseded:
         return [*todo, "a later stop holds: see its own report"]
-    badges: dict[int, Record] = {}
-    for r in rows:
-        if r["table"] == "guardrails" and r["kind"] == EventKind.GUARDRAIL and r["code"] != Badge.KILL:
-            badges[r["code"]] = r
-    red = [r for r in badges.values() if r["ref_id"] != BadgeState.OK]
     todo.append("verify in the blotter: every closing order FILLED, nothing working (`l2dash orders`, `l2dash fills`)")
-    todo.append(COOLING_TEXT)
-    todo += [f"wait until {r['text']} is OK again" for r in red]
+    todo.append(f"cool for {duration(cooling_s)} (guardrails.cooling_s) from confirmed flat, watching the badges")
+    todo += [f"wait until this is OK again: {text}" for text in found.red]
     locks = any(c["badge"] == "DD" for c in found.causes)
     todo.append("`l2dash reset --override NAME --reason WHY` (DD is locked until the next session)" if locks
                 else "`l2dash reset --reason WHY`")  # fmt: skip
@@ -303,7 +361,7 @@ def as_dict(found: Incident) -> Record:
     plain: dict[str, Any] = {
         "id": found.id, "incident_id": str(found.incident_id), "title": found.title,
         "began_wall_ns": str(found.began_wall_ns), "ended_wall_ns": str(found.ended_wall_ns),
-        "flat_wall_ns": str(found.flat_wall_ns), "causes": found.causes, "figures_ms": found.figures_ms,
+        "flat_wall_ns": str(found.flat_wall_ns), "by": found.by, "causes": found.causes, "figures_ms": found.figures_ms,
         "steps": [
             {"wall_ns": str(s.wall_ns), "after_ms": s.after_ms, "took_ms": s.took_ms, "what": s.what, "who": s.who,
              "text": s.text} for s in found.steps

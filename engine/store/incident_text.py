@@ -17,7 +17,7 @@ def as_text(found: Incident) -> str:
     parts.append(_section("What tripped", ("time", "badge", "value", "limit", "unit", "reason"), (
         (moment(c["wall_ns"]), c["badge"], _number(c["value"]), _number(c["limit"]), c["unit"], c["reason"])
         for c in found.causes
-    ), "no badge: the stop was set by hand or by a dead-man"))  # fmt: skip
+    ), f"no badge: {found.by or 'the stop was set by hand or by a dead-man'}"))  # fmt: skip
     parts.append(_section("Times", ("from to", "took"), (
         (name.replace("_", " "), _ms(value)) for name, value in found.figures_ms.items()
     ), "none"))  # fmt: skip
@@ -31,8 +31,9 @@ def as_text(found: Incident) -> str:
          f"{o['filled'] or 0:g}", _number(o["avg_price"]), moment(o["filled_wall_ns"])[11:], o["source"], o["text"])
         for o in found.orders
     ), "none: nothing was held"))  # fmt: skip
-    parts.append(_section("Executions", ("time", "execution", "symbol", "side", "qty", "price"), (
-        (moment(e["wall_ns"])[11:], e["exec_id"], e["symbol"], e["side"], f"{e['qty'] or 0:g}", _number(e["price"]))
+    parts.append(_section("Executions", ("told", "broker's time", "execution", "symbol", "side", "qty", "price"), (
+        (moment(e["told_wall_ns"])[11:], moment(e["wall_ns"])[11:19] + "Z", e["exec_id"], e["symbol"], e["side"],
+         f"{e['qty'] or 0:g}", _number(e["price"]))
         for e in found.executions
     ), "none"))  # fmt: skip
     todo = "\n".join(f"  {n}. {line}" for n, line in enumerate(found.left, 1))

@@ -12,10 +12,11 @@ from world import World
 
 from engine import topology
 from engine.cli.incident import incident
-from engine.domain.codes import CommandKind, EventKind, OrderState
+from engine.domain.codes import CommandKind, EventKind, OrderState, Severity, Source
 from engine.procs.recorder import Recorder
 from engine.procs.recorder import create as create_recorder
 from engine.store.incident import as_dict, incidents, report
+from engine.store.incident_text import as_text
 from engine.store.journal import journal_path
 from engine.store.journal_read import JournalReader
 
@@ -70,7 +71,7 @@ def test_it_says_what_tripped_with_its_numbers_what_was_closed_and_what_is_left(
     assert all(s.took_ms >= 0.0 for s in found.steps)
     assert found.figures_ms["kill_to_flat"] > 200.0
     assert 0.0 <= found.figures_ms["tick_to_last_close_of_round_one"] < 100.0
-    assert any("cool for 5 minutes" in line for line in found.left)
+    assert any("cool for 5 min " in line for line in found.left)
     assert any(line.startswith("`l2dash reset --reason WHY`") for line in found.left)
     assert "restart alone releases nothing" in found.left[-1]
 
@@ -136,6 +137,51 @@ def test_orders_of_the_emergency_connection_are_in_it_too(world: Recorded) -> No
     ]
 
 
+def test_an_operators_word_is_the_cause_of_the_stop_that_it_sets(world: Recorded) -> None:
+    """The command line says who and why, sets its own stop cell at once, and only then gives the command."""
+    cli = world.ctx[topology.CLI]
+    said = "cli:jo kill odd fills"
+    cli.events.emit(EventKind.AUDIT, CommandKind.KILL, source=Source.CLI, text=said, now_ns=world.clock.now)
+    world.run(0.1)
+    cell = cli.cell_writer("stop.cli")
+    cell.value[0]["kill"], cell.value[0]["stop_id"] = 1, world.clock.now
+    cell.publish()
+    world.run(1)
+    with world.record() as journal:
+        found = report(journal, incidents(journal)[0]["id"], cooling_s=90.0)
+    assert found is not None
+    assert found.by == said
+    assert (found.steps[0].what, found.steps[0].text, found.steps[0].after_ms) == ("operator", found.by, 0.0)
+    assert found.figures_ms["cause_to_kill"] >= 100.0
+    assert "no badge: cli:jo kill odd fills" in as_text(found)
+    assert any("cool for 1 min 30 s " in line for line in found.left)
+
+
+def test_what_the_bridge_closed_without_a_watchdog_is_in_it(world: Recorded) -> None:
+    """The watchdog notes the stop of the bridge's dead-man when it is back, which can be long after the flatten."""
+    world.run(0.1)
+    bridge = world.ctx[topology.BRIDGE]
+    say, gone = bridge.events.emit, "no watchdog for 5 s: the bridge latches KILL and gets flat by itself"
+    say(EventKind.STOP, text="entries blocked by the bridge: LEASE_EXPIRED", now_ns=world.clock.now)
+    say(EventKind.ALERT, severity=Severity.P1, text=gone, now_ns=world.clock.now)
+    for state, filled in ((OrderState.SENT, 0.0), (OrderState.FILLED, 30.0)):
+        say(EventKind.ORDER_STATE, state, symbol=0, source=Source.BRIDGE, ref_id=77, ref2=5, value=filled, qty=-30.0,
+            price=99.5, now_ns=world.clock.now)  # fmt: skip
+    world.clock.advance(300 * 1_000_000_000)
+    cell = bridge.cell_writer("stop.bridge")
+    cell.value[0]["kill"], cell.value[0]["stop_id"] = 1, world.clock.now
+    cell.publish()
+    world.run(1)
+    with world.record() as journal:
+        number = next(i["id"] for i in incidents(journal) if i["text"] == "stop set by bridge")
+        found = report(journal, number)
+    assert found is not None
+    assert found.by == gone
+    assert [(o["symbol"], o["side"], o["filled"]) for o in found.orders] == [("AAPL", "SELL", 30.0)]
+    assert found.figures_ms["cause_to_kill"] >= 300_000.0
+    assert 0.0 <= found.figures_ms["cause_to_first_close"] < 1_000.0
+
+
 def test_nothing_is_known_by_a_number_of_nothing(world: Recorded) -> None:
     with world.record() as journal:
         assert incidents(journal) == []
@@ -147,7 +193,7 @@ def test_the_command_prints_it_and_as_json(world: Recorded, monkeypatch: pytest.
     world.run(2)
     with world.record() as journal:
         number = incidents(journal)[0]["id"]
-        found = report(journal, number)
+        found = report(journal, number, world.inst.config.guardrails.cooling_s)
     assert found is not None
     monkeypatch.setattr("engine.cli.incident.target_or_starting", lambda *_: world.inst.config)
     text = CliRunner().invoke(incident, [str(number)]).output
