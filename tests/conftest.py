@@ -1,8 +1,13 @@
-"""The order of the files: what takes minutes begins first, so that no worker ends long after the other."""
+"""The order of the files, so that no worker ends long after the other; property tests without a clock of their own."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says something about the load of the machine and nothing about the code.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 LONGEST = (
     "test_container.py", "test_python_versions.py", "test_drills.py", "test_systemd.py", "test_simulation.py",
