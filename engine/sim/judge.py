@@ -73,6 +73,8 @@ class Judge:
         self._stops_changed = True
         self.gateway: Gateway
         self.recent: Callable[[], dict[Kind, float]] = dict
+        self.harmless = False
+        """None of the deeds may cause a KILL."""
         self.clear_since: Callable[[], int] = lambda: 0
         self.broken: list[Broken] = []
         self.counts = Counts()
@@ -293,7 +295,8 @@ class Judge:
             self.counts.kills += 1
             self._kill_since_ns, self._reset_asked, self._kill_reasons = now_ns, False, int(stops.kill_reason)
             self.kills.append(f"{(now_ns - self._start_ns) / 1e9:.1f} s: {badges_in_words(stops.kill_reason)}")
-            self.say(11, rules.caused(stops.kill_reason, self.recent(), self._lost_share()))
+            recent = {} if self.harmless else self.recent()
+            self.say(11, rules.caused(stops.kill_reason, recent, self._lost_share()))
         if not stops.kill:
             if self._kill_reasons >> Badge.DD & 1:  # by an override: the limit applies anew from here
                 self._height_usd, self._kill_reasons = self._equity_usd(), 0

@@ -111,6 +111,7 @@ def simulate(ask: Ask) -> Outcome:
         habits=ask.faults != "harmless", latency_ns=latency_ns, pace=PACES[ask.pace],
     )  # fmt: skip
     judge = stage.judge
+    judge.harmless = ask.faults == "harmless" and ask.deeds is None
     if ask.trace:
         judge.log = []
     try:

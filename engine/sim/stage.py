@@ -387,6 +387,8 @@ class Stage:
                 return
             if now_ns - self._looked_ns > _LONG_NS:
                 self._hear_first(now_ns)
+                if now_ns >= self.agenda.next_ns():  # beats and lease are as fresh as they were all the time
+                    self._duties(now_ns)
         self._looked_ns = now_ns
         self.agenda.due(now_ns)
         for files in list(self._files.values()):

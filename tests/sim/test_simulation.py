@@ -64,6 +64,24 @@ def test_link_flaps_and_planned_restarts_never_kill() -> None:
     assert outcome.kills == ()
 
 
+@pytest.mark.parametrize("seed", [4, 6])
+def test_a_short_restart_of_the_watchdog_finds_its_lease_fresh_however_long_nobody_had_looked(seed: int) -> None:
+    """3.7 s are less than the bridge's patience, which must not begin at the last look before a jump of the clock."""
+    deeds = tuple(Deed(t * S, Kind.PLANNED_STOP, "watchdog", 3_700_000_000) for t in (333, 777, 1_333, 1_555))
+    ask = Ask(
+        seed, 0.5, faults="harmless", deeds=deeds, messages_per_s=1.0, every_s=1800.0, cooling_s=300.0, pace="wide"
+    )
+    outcome = simulate(ask)
+    assert not outcome.broken, [str(b) for b in outcome.broken]
+    assert outcome.kills == ()
+
+
+def test_any_kill_among_harmless_faults_is_a_broken_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.sim.run.deeds_of", lambda _: (Deed(20 * S, Kind.KILL, "cli"),))
+    assert [b.number for b in simulate(Ask(3, 0.02, faults="harmless")).broken] == [11]
+    assert not simulate(Ask(3, 0.02)).broken, "an operator may do that"
+
+
 def test_a_plan_is_a_function_of_its_seed() -> None:
     assert deeds_of(SHORT) == deeds_of(SHORT)
     assert deeds_of(SHORT) != deeds_of(replace(SHORT, seed=4))
