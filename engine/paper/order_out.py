@@ -107,7 +107,9 @@ _AFTER_COMMISSION_CURRENCY = _run(
     0,  # conditions
     "None",  # adjustedOrderType
     UNSET_DOUBLE_TEXT,  # triggerPrice
-    UNSET_DOUBLE_TEXT,  # trailStopPrice
+)
+# Here comes trailStopPrice once more: a client that reads both believes this one.
+_AFTER_SECOND_TRAIL = _run(
     UNSET_DOUBLE_TEXT,  # lmtPriceOffset
     UNSET_DOUBLE_TEXT,  # adjustedStopPrice
     UNSET_DOUBLE_TEXT,  # adjustedStopLimitPrice
@@ -149,7 +151,7 @@ def _end_of(version: int) -> str:
         (162, (0,)),  # autoCancelParent
         (170, ("", "", "", "", "")),  # minTradeQty and the four pegging fields
     )
-    return _run(_AFTER_COMMISSION_CURRENCY, *(value for since, values in added if version >= since for value in values))
+    return _run(_AFTER_SECOND_TRAIL, *(value for since, values in added if version >= since for value in values))
 
 
 @lru_cache(maxsize=256)
@@ -173,6 +175,8 @@ def _tail(
             commission,
             _MIN_MAX_COMMISSION,
             currency,
+            _AFTER_COMMISSION_CURRENCY,
+            trail[0] or UNSET_DOUBLE_TEXT,
             _end_of(version),
         )
     )

@@ -6,7 +6,7 @@ import asyncio
 import math
 
 import pytest
-from ib_insync import ContFuture, Index, LimitOrder, MarketOrder, Stock
+from ib_insync import ContFuture, Index, LimitOrder, MarketOrder, Order, Stock
 from paper_harness import ib_client, running, until
 
 AAPL = Stock("AAPL", "SMART", "USD")
@@ -249,3 +249,15 @@ async def test_an_order_sent_as_the_link_drops_is_found_after_reconnecting():
             await asyncio.sleep(0)
         async with ib_client(r.port, 1) as ib:
             await until(lambda: [t.order.orderRef for t in ib.openTrades()] == ["k"], "order found again")
+
+
+async def test_another_client_sees_where_a_trailing_stop_stands():
+    async with running() as r, ib_client(r.port) as ib:
+        (contract,) = await ib.qualifyContractsAsync(Stock("AAPL", "SMART", "USD"))
+        stop = Order(action="SELL", totalQuantity=10, orderType="TRAIL", auxPrice=1.0, trailStopPrice=140.0, tif="GTC")
+        trade = ib.placeOrder(contract, stop)
+        await until(lambda: trade.orderStatus.status == "PreSubmitted", "a stop that waits")
+        async with ib_client(r.port, 2) as other:
+            await other.reqAllOpenOrdersAsync()
+            (seen,) = other.openTrades()
+            assert seen.order.trailStopPrice == 140.0
