@@ -45,7 +45,9 @@ def test_the_same_file_gives_the_same_fills(result: Result) -> None:
 
 
 def test_a_guardrail_that_blocks_live_blocks_here(result: Result) -> None:
-    (invalid,) = [n.t_ns for n in result.notes if n.service == "watchdog" and n.text == "model invalid"][:1]
+    (invalid,) = [
+        n.t_ns for n in result.notes if n.service == "watchdog" and n.text == "entries blocked: model invalid"
+    ][:1]
     buys = [f.t_ns for f in result.executions if f.signed > 0]
     assert max(buys) < invalid
     assert result.intents < 30  # the strategy asks for nothing while a stop holds
