@@ -78,10 +78,9 @@ marks=()
 if [ "$all" = 0 ]; then
   marks=(-m "not real_data and not browser and not systemd and not container and not stress")
 fi
-# Whole files go to a worker, so that tests that share one running system stay together. Half of the long ones' time is
-# waiting (for containers, boots, cooling), hence one worker more than cores there.
-workers=$((2 + all))
-"$bin/python" -m pytest -n "$workers" --dist loadfile --no-loadscope-reorder "${marks[@]}" --junitxml="$report" "$@"
+# Whole files go to a worker, so that tests that share one running system stay together. A good part of their time is
+# waiting (for boots, disks, cooling), hence one worker more than cores.
+"$bin/python" -m pytest -n 3 --dist loadfile --no-loadscope-reorder "${marks[@]}" --junitxml="$report" "$@"
 status=$?
 
 "$bin/python" ops/report.py --report "$report" --status "$status" --passed "$passed" --failed "$failed" --all "$all"

@@ -13,7 +13,7 @@ from system import System, wait_for
 from engine import topology
 from engine.domain.codes import ServiceState
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.system, pytest.mark.stress, pytest.mark.timeout(200)]
 
 
 @pytest.fixture(scope="module")

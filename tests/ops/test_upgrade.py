@@ -17,6 +17,7 @@ def call(root: Path, script: str, *arguments: str, **settings: str) -> subproces
     return subprocess.run(command, env=more, capture_output=True, text=True, timeout=260, check=False)
 
 
+@pytest.mark.stress
 def test_the_same_content_is_the_same_release_however_it_came(tmp_path: Path) -> None:
     source = version(tmp_path / "one", "1.0.1")
     assert call(tmp_path, "upgrade", "--prepare", str(source)).returncode == 0
