@@ -65,7 +65,7 @@ def reported(s: Stage, held: dict[str, float]) -> None:
             closed[e["symbol"]] = closed.get(e["symbol"], 0.0) + e["qty"] * (1 if e["side"] == "BUY" else -1)
         return orders == closed == {symbol: -qty for symbol, qty in held.items()} and bool(found.flat_wall_ns)
 
-    s.expect_state("report", "every order and execution of it is in the incident's report", whole, 10.0)
+    s.expect_state("report", "every order and execution of it, and no other, is in the incident's report", whole, 10.0)
 
 
 def cancelled(s: Stage) -> None:

@@ -7,7 +7,7 @@ flatten without one, and ends with its release. Pure over journal rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,7 +113,7 @@ def report(journal: JournalReader, number: int, cooling_s: float = 300.0) -> Inc
     later = next((s for s in begins if s["id"] > chosen["id"]), None)
     end = release["wall_ns"] if release else later["wall_ns"] - 1 if later else 1 << 62
     began_ns = min(chosen["wall_ns"] - CAUSE_BEFORE_NS, _lease_gone_ns(stops, chosen))
-    found = _build(chosen, release, journal.between(began_ns, end))
+    found = _build(chosen, release, journal.between(began_ns, end), journal.execution_known)
     found.left = _left(found, release, cooling_s, superseded=bool(later))
     return found
 
@@ -147,7 +147,10 @@ def _release(after: Sequence[Record], row: Record) -> Record | None:
     return next((s for s in after if s["id"] > row["id"] and s["code"] == StopEvent.KILL_RELEASED), None)
 
 
-def _build(stop: Record, release: Record | None, rows: list[Record]) -> Incident:
+def _build(
+    stop: Record, release: Record | None, rows: list[Record], known: Callable[[str, int], bool]
+) -> Incident:  # fmt: skip
+    """``known``: whether an execution had been journaled before a moment."""
     found = Incident(stop["id"], int(stop["ref_id"]), stop["text"], stop["wall_ns"])
     found.ended_wall_ns = release["wall_ns"] if release else 0
     found.causes = _causes(stop, rows)
@@ -157,7 +160,7 @@ def _build(stop: Record, release: Record | None, rows: list[Record]) -> Incident
     course = [r for r in rows if r["wall_ns"] >= cause_ns]
     found.orders = _orders(course)
     intents = {o["intent_id"] for o in found.orders}
-    found.executions = _executions(course, intents)
+    found.executions = _executions(course, intents, lambda exec_base: known(exec_base, cause_ns))
     found.steps = _steps(course, cause_ns, intents)
     flat = [r for r in course if _is_flatten(r) and r["code"] == FlattenState.FLAT]
     found.flat_wall_ns = flat[-1]["wall_ns"] if flat else 0
@@ -180,10 +183,15 @@ def _causes(stop: Record, rows: list[Record]) -> list[Record]:
     return [
         {
             "badge": word(Badge, r["code"]), "wall_ns": r["wall_ns"], "value": r["value"], "limit": r["limit_value"],
-            "unit": UNITS[r["code"]], "symbol": r["symbol"], "reason": r["text"],
+            "unit": _unit(r), "symbol": r["symbol"], "reason": r["text"],
         }
         for r in named
     ]  # fmt: skip
+
+
+def _unit(row: Record) -> str:
+    """DD is in USD, but for the index."""
+    return "%" if row["code"] == Badge.DD and "index moved" in row["text"] else UNITS[row["code"]]
 
 
 def _told(stop: Record, rows: list[Record]) -> Record | None:
@@ -231,7 +239,8 @@ def _orders(rows: list[Record]) -> list[Record]:
     ]  # fmt: skip
 
 
-def _executions(rows: list[Record], intents: set[int]) -> list[Record]:
+def _executions(rows: list[Record], intents: set[int], told_before: Callable[[str], bool]) -> list[Record]:
+    """Those of the closing orders and of a flatten, but not what a new bridge has read back of an earlier one."""
     newest: dict[str, Record] = {}
     told: dict[str, int] = {}
     for r in rows:
@@ -249,7 +258,7 @@ def _executions(rows: list[Record], intents: set[int]) -> list[Record]:
             "side": word(Side, r["side"]), "qty": r["qty"], "price": r["price"], "intent_id": r["intent_id"],
             "order_id": r["order_id"],
         }
-        for r in newest.values()
+        for r in newest.values() if not told_before(r["exec_base"])
     ]  # fmt: skip
 
 

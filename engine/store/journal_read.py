@@ -167,6 +167,11 @@ class JournalReader:
         )
         return {str(r["symbol"]): float(r["net"]) for r in rows}, sum(int(r["n"]) for r in rows)
 
+    def execution_known(self, exec_base: str, before_wall_ns: int) -> bool:
+        """Had it been journaled before that moment? A bridge reads back the executions of the day when it starts."""
+        test = "SELECT 1 FROM executions WHERE exec_base = ? AND wall_ns < ? LIMIT 1"
+        return bool(self._rows(test, (exec_base, before_wall_ns)))
+
     def audit(self, since: int = 0, limit: int = 200) -> list[Record]:
         """Operator actions (before they are carried out), commands and their results."""
         rows = self._table("audit", since, limit)

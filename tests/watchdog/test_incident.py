@@ -6,19 +6,21 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from world import World
 
 from engine import topology
 from engine.cli.incident import incident
-from engine.domain.codes import CommandKind, EventKind, OrderState, Severity, Source
+from engine.domain.codes import CommandKind, EventKind, ExecFlag, ExecKind, OrderState, Severity, Source
 from engine.procs.recorder import Recorder
 from engine.procs.recorder import create as create_recorder
 from engine.store.incident import as_dict, incidents, report
 from engine.store.incident_text import as_text
 from engine.store.journal import journal_path
 from engine.store.journal_read import JournalReader
+from shm.layouts import EXECUTION
 
 
 class Recorded(World):
@@ -118,7 +120,7 @@ def test_a_day_lock_asks_for_a_named_override(world: Recorded) -> None:
     with world.record() as journal:
         found = report(journal, incidents(journal)[0]["id"])
     assert found is not None
-    assert found.causes[0]["badge"] == "DD"
+    assert (found.causes[0]["badge"], found.causes[0]["unit"]) == ("DD", "USD")
     assert any("--override NAME" in line for line in found.left)
 
 
@@ -180,6 +182,35 @@ def test_what_the_bridge_closed_without_a_watchdog_is_in_it(world: Recorded) -> 
     assert [(o["symbol"], o["side"], o["filled"]) for o in found.orders] == [("AAPL", "SELL", 30.0)]
     assert found.figures_ms["cause_to_kill"] >= 300_000.0
     assert 0.0 <= found.figures_ms["cause_to_first_close"] < 1_000.0
+
+
+def test_a_flatten_before_that_a_new_bridge_reads_back_is_not_in_it(world: Recorded) -> None:
+    def execution(exec_id: bytes, flags: int) -> None:
+        row = np.zeros(1, EXECUTION)
+        row["t_socket_ns"], row["exec_id"], row["qty"], row["price"] = world.clock.now, exec_id, 30.0, 100.0
+        row["side"], row["kind"], row["flags"], row["source"] = -1, ExecKind.FILL, flags, Source.WATCHDOG
+        executions.publish(row)
+
+    executions = world.ctx[topology.BRIDGE].ring_writer("executions")
+    execution(b"a.01.01", ExecFlag.FLATTEN)
+    world.run(0.1)
+    world.command(CommandKind.KILL)
+    for exec_id in (b"a.01.01", b"b.01.01"):
+        execution(exec_id, ExecFlag.FLATTEN | ExecFlag.REPLAYED)
+    with world.record() as journal:
+        found = report(journal, incidents(journal)[0]["id"])
+    assert found is not None
+    assert [e["exec_id"] for e in found.executions] == ["b.01.01"]
+
+
+def test_the_index_is_in_percent_and_equity_in_dollars(world: Recorded) -> None:
+    world.run(0.2)
+    world.tick_index(world.index * 0.949)
+    world.run(1)
+    with world.record() as journal:
+        found = report(journal, incidents(journal)[0]["id"])
+    assert found is not None
+    assert [(c["badge"], round(c["value"], 1), c["limit"], c["unit"]) for c in found.causes] == [("DD", 5.1, 5.0, "%")]
 
 
 def test_nothing_is_known_by_a_number_of_nothing(world: Recorded) -> None:
