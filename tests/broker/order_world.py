@@ -317,6 +317,11 @@ def wrong(w: World) -> str:
         "Inactive": S.UNKNOWN if t.parked and not t.leaving else S.REJECTED,
     }[t.status]
     alike = {S.REJECTED: (S.REJECTED, S.CANCELLED), S.FILLED: (S.FILLED, S.CANCELLED)}.get(expected, (expected,))
+    if expected == S.CANCELLED and o.qty <= t.filled < t.qty:
+        alike = (
+            S.CANCELLED,
+            S.FILLED,
+        )  # a growth that we have never heard of was cancelled: all that we knew of is filled
     if o.state not in alike or o.parked != (o.state == S.UNKNOWN):
         return f"the broker has {t.status or 'nothing'}, we have {o.state.name}"
     if (o.filled, w.booked, o.unbooked) != (t.filled, t.filled, 0.0):
