@@ -26,6 +26,7 @@ REJECTED = "Rejected"
 ENDED = ("Filled", "Cancelled", "ApiCancelled", REJECTED)
 PARKED = "Inactive"
 """Ends nothing by itself: the broker may take the order up again, so it is cancelled and waited for."""
+CANCELLING = "PendingCancel"
 REJECTIONS = (103, 104, 110, 200, 201, 203, 321, 10318)
 BID, ASK = 1, 2
 _STATES = {
@@ -53,6 +54,8 @@ class Order:
     avg_price: float = math.nan
     cancel_sent_ns: int = 0
     """When it was first cancelled since it last worked; 0: not yet."""
+    cancelling: bool = False
+    """Inactive, and the broker's last word is that it is being cancelled."""
     over: bool = False
     """Cancelled, and nothing is left of it but its line in the broker's list, which stays there for a day."""
 
@@ -216,14 +219,17 @@ class EmergencyBook:
         order = self.orders.get((m.client_id, m.order_id))
         if order is None or (m.status == PARKED and order.status in ENDED):
             return
-        if (order.status, order.remaining) != (m.status, m.remaining):
+        # A cancel's echo takes nothing up: each cancel of an inactive order may be answered so, and be no news.
+        order.cancelling = order.status == PARKED and m.status == CANCELLING
+        status = PARKED if order.cancelling else m.status
+        if (order.status, order.remaining) != (status, m.remaining):
             self.events += 1
-        changed = order.status != m.status
+        changed = order.status != status
         if order.own and m.status == PARKED and changed:
             self.rejected |= 1 << order.contract  # not tried again at once: the reason may last
         if order.status == PARKED and changed:  # taken up again
             order.cancel_sent_ns, order.over = 0, False
-        order.status, order.remaining, order.decided = m.status, m.remaining, True
+        order.status, order.remaining, order.decided = status, m.remaining, True
         if order.own and changed and m.status in _STATES:
             order.filled = max(order.filled, m.filled)
             self._tell(m.order_id, order, _STATES[m.status])
@@ -255,7 +261,8 @@ class EmergencyBook:
                 self.qty[at] = 0.0
                 self.events += 1
         for key, order in self.orders.items():
-            if order.working and order.status == PARKED and 0 < order.cancel_sent_ns <= self._begin_ns - PARKED_NS:
+            settled = order.status == PARKED and not order.cancelling
+            if order.working and settled and 0 < order.cancel_sent_ns <= self._begin_ns - PARKED_NS:
                 order.over = True
                 self.events += 1
                 if order.own:

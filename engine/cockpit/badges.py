@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.cockpit.words import name_of, number, text_of
 from engine.domain.codes import Badge, BadgeState
-from engine.risk.guardrails.result import UNITS
+from engine.risk.guardrails.result import unit_of
 
 if TYPE_CHECKING:
     from engine.cockpit.view import View
@@ -36,6 +36,7 @@ def guardrails(view: View) -> list[dict[str, Any]]:
         b = cell["badges"][badge]
         state = name_of(BadgeState, int(b["state"]))
         reason = text_of(b["reason"])
+        unit = unit_of(badge, reason)  # of its own words, before others are put in front
         value, limit = number(float(b["value"])), number(float(b["limit"]))
         if badge == Badge.KILL and killed and state not in ("TRIPPED", "WAIT"):
             state, reason = "TRIPPED", "latched in a stop cell; the watchdog has not adopted it yet"
@@ -56,7 +57,7 @@ def guardrails(view: View) -> list[dict[str, Any]]:
                 "state": state,
                 "value": value,
                 "limit": limit,
-                "unit": UNITS[badge],
+                "unit": unit,
                 "since": view.iso(int(b["since_ns"])),
                 "reason": reason,
                 "symbols": view.symbols_of(int(b["symbols"])),

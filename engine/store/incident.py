@@ -14,7 +14,6 @@ from typing import Any
 from engine.domain.codes import (
     Badge,
     BadgeState,
-    BlockReason,
     CommandKind,
     EventKind,
     ExecFlag,
@@ -28,17 +27,13 @@ from engine.domain.codes import (
     Source,
 )  # fmt: skip
 from engine.domain.words import duration
-from engine.risk.guardrails.result import UNITS
 from engine.risk.latch import StopEvent
 from engine.store.fold import fold_orders
+from engine.store.incident_cause import causes, lease_gone_ns, told_by
 from engine.store.journal_read import JournalReader, Record, word
 
 CAUSE_BEFORE_NS = 120 * 1_000_000_000
 """A badge that tripped this long before the stop can still be its cause (rules that wait by design)."""
-BY_HAND_BEFORE_NS = 10 * 1_000_000_000
-"""An operator's word comes before the stop that it sets, by less than this."""
-DEAD_MAN = "the bridge latches KILL"
-"""In the words of the bridge's dead-man; a drill with a hung watchdog notices if they change."""
 _BEGINS = (StopEvent.KILL, StopEvent.SYMBOL_KILL)
 _OPEN = (OrderState.PENDING, OrderState.SENT, OrderState.UNKNOWN, OrderState.WORKING, OrderState.PARTIAL,
          OrderState.PENDING_CANCEL)  # fmt: skip
@@ -112,25 +107,10 @@ def report(journal: JournalReader, number: int, cooling_s: float = 300.0) -> Inc
     release = _release([s for s in stops if s["id"] >= chosen["id"]], chosen)
     later = next((s for s in begins if s["id"] > chosen["id"]), None)
     end = release["wall_ns"] if release else later["wall_ns"] - 1 if later else 1 << 62
-    began_ns = min(chosen["wall_ns"] - CAUSE_BEFORE_NS, _lease_gone_ns(stops, chosen))
+    began_ns = min(chosen["wall_ns"] - CAUSE_BEFORE_NS, lease_gone_ns(stops, chosen))
     found = _build(chosen, release, journal.between(began_ns, end), journal.execution_known)
     found.left = _left(found, release, cooling_s, superseded=bool(later))
     return found
-
-
-def _lease_gone_ns(stops: Sequence[Record], stop: Record) -> int:
-    """When the lease expired that made the bridge's dead-man set this stop; the stop's own time for every other one.
-
-    The watchdog notes such a stop when it is back, and by then the bridge may have been flat for a long time.
-    """
-    began = int(stop["wall_ns"])
-    if stop["source"] == Source.BRIDGE:
-        blocks = [s for s in stops if s["wall_ns"] <= stop["wall_ns"] and not s["code"]]  # the bridge's own
-        for row in sorted(blocks, key=lambda s: -s["wall_ns"]):
-            if BlockReason.LEASE_EXPIRED.name not in row["text"]:
-                break
-            began = int(row["wall_ns"])
-    return began
 
 
 def _repeats(before: Sequence[Record], row: Record) -> bool:
@@ -153,8 +133,8 @@ def _build(
     """``known``: whether an execution had been journaled before a moment."""
     found = Incident(stop["id"], int(stop["ref_id"]), stop["text"], stop["wall_ns"])
     found.ended_wall_ns = release["wall_ns"] if release else 0
-    found.causes = _causes(stop, rows)
-    told = None if found.causes else _told(stop, rows)
+    found.causes = causes(stop, rows)
+    told = None if found.causes else told_by(stop, rows)
     found.by = str(told["text"]) if told else ""
     cause_ns = min([c["wall_ns"] for c in found.causes] + [stop["wall_ns"]] + ([told["wall_ns"]] if told else []))
     course = [r for r in rows if r["wall_ns"] >= cause_ns]
@@ -167,48 +147,6 @@ def _build(
     found.figures_ms = _figures(stop, release, found, flat[0] if flat else None, cause_ns)
     found.red = _red(rows)
     return found
-
-
-def _causes(stop: Record, rows: list[Record]) -> list[Record]:
-    """Badges that had tripped when the stop was set, with their numbers; the stop's own words if none had."""
-    latest: dict[int, Record] = {}
-    for r in rows:
-        if r["table"] == "guardrails" and r["kind"] == EventKind.GUARDRAIL and r["wall_ns"] <= stop["wall_ns"]:
-            latest[r["code"]] = r
-    tripped = [
-        r for r in latest.values()
-        if r["ref_id"] == BadgeState.TRIPPED and r["code"] != Badge.KILL and str(r["severity"]) in ("2", "3")
-    ]  # fmt: skip
-    named = [r for r in tripped if word(Badge, r["code"]) in str(stop["text"])] or tripped
-    return [
-        {
-            "badge": word(Badge, r["code"]), "wall_ns": r["wall_ns"], "value": r["value"], "limit": r["limit_value"],
-            "unit": _unit(r), "symbol": r["symbol"], "reason": r["text"],
-        }
-        for r in named
-    ]  # fmt: skip
-
-
-def _unit(row: Record) -> str:
-    """DD is in USD, but for the index."""
-    return "%" if row["code"] == Badge.DD and "index moved" in row["text"] else UNITS[row["code"]]
-
-
-def _told(stop: Record, rows: list[Record]) -> Record | None:
-    """The row that says who set the stop: an operator's act, or the word of the bridge that latched KILL by itself.
-
-    It comes before the stop, and so may everything that was done about it: a bridge without a watchdog gets flat alone.
-    """
-    before = [r for r in rows if r["wall_ns"] <= stop["wall_ns"]]
-    if stop["source"] == Source.BRIDGE:
-        found = [r for r in before if r["table"] == "events" and r["severity"] == Severity.P1 and DEAD_MAN in r["text"]]
-    else:
-        found = [
-            r for r in before
-            if r["table"] == "audit" and r["row"] == "ACTION" and r["command"] == CommandKind.KILL
-            and r["source"] == stop["source"] and stop["wall_ns"] - r["wall_ns"] <= BY_HAND_BEFORE_NS
-        ]  # fmt: skip
-    return found[-1] if found else None
 
 
 def _closing(row: Record) -> bool:

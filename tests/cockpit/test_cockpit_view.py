@@ -46,6 +46,14 @@ def test_eight_badges_in_their_order_with_value_limit_and_reason(view: View) -> 
         assert badge["state"] == "OK"
 
 
+def test_dd_speaks_in_percent_while_it_speaks_of_the_index(plant: Plant, view: View) -> None:
+    assert view.guardrails()[Badge.DD]["unit"] == "USD"
+    plant.badge(Badge.DD, BadgeState.WARN, 1.7, 2.0, "index moved -1.70 % of 2 %")
+    assert fresh(view).guardrails()[Badge.DD]["unit"] == "%"
+    plant.instance.clock.advance(3 * 10**9)
+    assert fresh(view).guardrails()[Badge.DD]["unit"] == "%", "also when the watchdog's silence is put in front"
+
+
 def test_a_silent_watchdog_makes_every_badge_stale(plant: Plant, view: View) -> None:
     plant.badge(Badge.DD, BadgeState.TRIPPED, 5100, 5000, "5,100 below the peak")
     plant.instance.clock.advance(3 * 10**9)

@@ -109,6 +109,8 @@ class Exchange:
     reject_share: float = 0.1
     park_share: float = 0.0
     """Share of closes that become Inactive: some are taken up again later, some stay in the list after their cancel."""
+    echoes: bool = False
+    """Each cancel of an inactive order is answered by PendingCancel, and its line in the list stays Inactive."""
     quotes: bool = True
     bridge_fills: float = 0.004
     """Chance of a fill of the dead bridge's orders, each 2 ms."""
@@ -158,6 +160,8 @@ class Exchange:
 
     def _cancel(self, order: Working, now_ns: int) -> None:
         order.cancel_at = order.cancel_at or now_ns + self.random.randint(1, 400) * MS
+        if order.parked and self.echoes:
+            self._status(order, "PendingCancel", now_ns)  # each time, also of what is over
 
     def _answer(self, now_ns: int, what: object) -> None:
         self.out.append((now_ns + self.random.randint(1, 60) * MS, [what]))  # type: ignore[list-item]

@@ -74,12 +74,12 @@ def two_reads_before(exchange: Exchange, t_ns: int) -> bool:
 @settings(max_examples=150, deadline=None)
 @given(
     st.integers(0, 2**32), st.integers(1, 6), st.booleans(), st.integers(0, 3), st.integers(0, 2),
-    st.sampled_from((0.0, 0.3)),
+    st.sampled_from((0.0, 0.3)), st.booleans(),
 )  # fmt: skip
 def test_whatever_is_late_it_ends_flat_is_never_over_closed_and_touches_nothing_else(
-    seed: int, symbols: int, managed: bool, late: int, breaks: int, park_share: float
+    seed: int, symbols: int, managed: bool, late: int, breaks: int, park_share: float, echoes: bool
 ) -> None:
-    exchange = Exchange(seed, [0.0] * symbols, park_share=park_share)
+    exchange = Exchange(seed, [0.0] * symbols, park_share=park_share, echoes=echoes)
     rnd = exchange.random
     exchange.qty = [float(rnd.choice((0, rnd.randint(-200, 200), rnd.randint(1, 50)))) for _ in range(symbols)]
     if managed:
@@ -132,12 +132,15 @@ def test_a_late_close_of_the_dead_bridge_is_counted_in() -> None:
         assert (exchange.broken, exchange.qty) == ([], [0.0])
 
 
+@pytest.mark.parametrize("echoes", [False, True])
+@pytest.mark.parametrize("managed", [False, True])
 @pytest.mark.parametrize("wakes_ms", [0, 250, 5_000])
 def test_an_inactive_order_is_cancelled_before_flat_is_said_and_its_line_in_the_list_holds_nothing_up(
-    wakes_ms: int,
+    wakes_ms: int, managed: bool, echoes: bool
 ) -> None:
     """The broker may take it up again; what is left of it after a cancel is a line that stays for a day."""
-    exchange = Exchange(4, [40.0], reject_share=0.0, bridge_fills=0.0)
+    exchange = Exchange(4, [40.0], reject_share=0.0, bridge_fills=0.0, echoes=echoes)
+    exchange.scope = frozenset({"S0"}) if managed else None
     order = bridge_order(0, 20.0, 1)
     exchange.orders.append(order)
     exchange.park(order, START, wakes_ms and START + wakes_ms * MS)
@@ -150,8 +153,8 @@ def test_an_inactive_order_is_cancelled_before_flat_is_said_and_its_line_in_the_
 
 
 def test_an_inactive_close_is_not_doubled_when_the_broker_takes_it_up_again() -> None:
-    for seed in range(20):
-        exchange = Exchange(seed, [40.0, -25.0], reject_share=0.0, park_share=0.6)
+    for seed in range(40):
+        exchange = Exchange(seed, [40.0, -25.0], reject_share=0.0, park_share=0.6, echoes=seed % 2 == 1)
         course = Course(exchange)
         course.run(120.0)
         assert course.hand.done, (seed, course.hand.held())

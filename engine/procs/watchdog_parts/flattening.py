@@ -237,7 +237,8 @@ class Flattening:
                 elif isinstance(action, fl.RequestSnapshot):
                     self.command(CommandKind.SNAPSHOT, now_ns, wake=False)
                 elif isinstance(action, fl.Alert):
-                    text = f"FLATTEN {action.text}; remaining: {self._senses.in_words(action.remaining)}"
+                    left = self._senses.in_words(action.remaining) or "unconfirmed"
+                    text = f"FLATTEN {action.text}; remaining: {left}"
                     self._ctx.events.emit(
                         EventKind.ALERT, severity=Severity.P1, source=Source.WATCHDOG, text=text, now_ns=now_ns
                     )

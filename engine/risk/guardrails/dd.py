@@ -10,7 +10,7 @@ from engine.domain.codes import BadgeState, BlockReason
 from engine.domain.words import duration
 from engine.risk.guardrails import kernels as k
 from engine.risk.guardrails.facts import Facts
-from engine.risk.guardrails.result import BadgeResult, Breach, named, warned
+from engine.risk.guardrails.result import INDEX_MOVED, BadgeResult, Breach, named, warned
 
 PEAK_STANDS_NS = 100_000_000
 """Equity must have held a height for this long before it counts as the peak that falls are measured from."""
@@ -78,7 +78,8 @@ def dd(facts: Facts, g: Guardrails, state: DdState, now_ns: int) -> tuple[BadgeR
     """KILL on a drawdown beyond min(drawdown_usd, drawdown_pct) from start or peak, or on the index."""
     index = facts.index
     if index.breach_ns or (index.watched and index.regular_hours and index.age_ns >= 0 and _moved(facts, g)):
-        text = f"index moved {index.move_pct:+.2f} % within {duration(g.index_window_s)}, limit {g.index_move_pct:g} %"
+        window = duration(g.index_window_s)
+        text = f"{INDEX_MOVED} {index.move_pct:+.2f} % within {window}, limit {g.index_move_pct:g} %"
         result = BadgeResult(
             BadgeState.TRIPPED,
             abs(index.move_pct),
@@ -145,7 +146,8 @@ def _drawdown(facts: Facts, g: Guardrails, state: DdState, now_ns: int) -> tuple
         since = state.unmarked_since_ns or now_ns
         age_s = (now_ns - since) / 1e9
         state = replace(state, unmarked_since_ns=since)
-        text = f"equity can't be marked for {age_s:.0f} s: {named(unmarked, facts.names)} stale"
+        how_long = f" for {age_s:.0f} s" if age_s >= 1.0 else ""
+        text = f"equity can't be marked{how_long}: {named(unmarked, facts.names)} stale"
         if age_s >= g.unmarked_kill_s:
             return BadgeResult(BadgeState.TRIPPED, max(fall, 0.0), limit, text, unmarked, Breach.KILL), state
         return BadgeResult(BadgeState.STALE, max(fall, 0.0), limit, text, unmarked), state
@@ -162,7 +164,7 @@ def _drawdown(facts: Facts, g: Guardrails, state: DdState, now_ns: int) -> tuple
         text = f"equity {equity:,.0f} is {apart_pct:.2f} % from the broker's {theirs:,.0f} USD"
         return BadgeResult(BadgeState.WARN, max(fall, 0.0), limit, text), state
     if facts.index.watched and abs(facts.index.move_pct) >= g.warn_share * g.index_move_pct and facts.index.age_ns >= 0:
-        text = f"index moved {facts.index.move_pct:+.2f} % of {g.index_move_pct:g} %"
+        text = f"{INDEX_MOVED} {facts.index.move_pct:+.2f} % of {g.index_move_pct:g} %"
         return BadgeResult(BadgeState.WARN, abs(facts.index.move_pct), g.index_move_pct, text), state
     badge = warned(fall, limit, state.state, g.warn_share)
     return BadgeResult(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from engine.domain.codes import BadgeState
+from engine.domain.codes import Badge, BadgeState
 
 
 class Breach(IntEnum):
@@ -41,7 +41,14 @@ class BadgeResult:
 
 
 UNITS = ("bps", "USD", "per s", "ms", "USD", "", "symbols", "%")
-"""Units of value and limit in the order of ``Badge``."""
+"""Units of value and limit in the order of ``Badge``; DD has another one while it speaks of the index."""
+INDEX_MOVED = "index moved"
+"""In DD's words while its value is the index's move."""
+
+
+def unit_of(badge: int, reason: str) -> str:
+    """The unit of a badge's value and limit under these words of its own."""
+    return "%" if badge == Badge.DD and INDEX_MOVED in reason else UNITS[badge]
 
 
 def warned(value: float, limit: float, before: BadgeState, share: float) -> BadgeState:
