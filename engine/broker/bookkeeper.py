@@ -17,7 +17,7 @@ from engine.broker.reconciler import Reconciler
 from engine.broker.sync import Part
 from engine.domain.codes import EventKind, ExecFlag, ExecKind, IntentFlag, Mode, Severity
 from engine.domain.sessions import session_date
-from engine.risk.accounting import Applied, Fill
+from engine.risk.accounting import Applied, Fill, split_exec_id
 from engine.runtime.ids import intent_of
 
 
@@ -138,8 +138,8 @@ class Bookkeeper(Reconciler):
         symbol = self.symbol_of(news.con_id, news.symbol)
         if symbol < 0 or news.account != self._account:
             return
-        date = session_date(news.t_exec_wall_ns, self._sim) if replayed else self.date
-        if date not in (self.date, self._date_before):
+        date = self._session_of(news, replayed)
+        if replayed and date not in (self.date, self._date_before):
             return  # part of the position that the day began with
         order = self._of_news(news.order_id, news.client_id, news.perm_id, news.order_ref)
         intent_id = intent_of(news.order_ref)
@@ -147,7 +147,7 @@ class Bookkeeper(Reconciler):
         key = order.intent_id if order is not None else named or -news.perm_id
         fill = Fill(news.exec_id, symbol, news.side, news.qty, news.price, news.t_exec_wall_ns, key)
         if date != self.date:
-            self._of_day_before(news, fill, order, now_ns)
+            self._of_former_session(news, fill, order, date, now_ns)
             return
         applied = self.accounts.apply(fill)
         if applied == Applied.DUPLICATE:
@@ -170,26 +170,46 @@ class Bookkeeper(Reconciler):
         if order is not None:
             self.executions(order, now_ns)
 
-    def _of_day_before(self, news: n.ExecutionNews, fill: Fill, order: Order | None, now_ns: int) -> None:
-        """A fill of the session before. One that was missed then, with the link away over the turn of the session, is
-        in the position that the broker tells."""
-        if not self.accounts.apply_past(fill):
+    def _session_of(self, news: n.ExecutionNews, replayed: bool) -> int:
+        """The session (YYYYMMDD) that an execution is booked to.
+
+        A new one that comes by itself is this session's, however late. A correction is no new shares: it belongs to
+        the session of what it corrects.
+        """
+        if self.accounts.fill_of(news.exec_id) is not None:
+            return self.date
+        if self.accounts.is_past(news.exec_id):
+            return self._date_before
+        corrects = split_exec_id(news.exec_id)[1] > 1
+        return session_date(news.t_exec_wall_ns, self._sim) if replayed or corrects else self.date
+
+    def _of_former_session(
+        self, news: n.ExecutionNews, fill: Fill, order: Order | None, date: int, now_ns: int
+    ) -> None:  # fmt: skip
+        """A fill of the session before that was missed then, with the link away over the turn of the session, is in
+        the position that the broker tells. So is what a correction of an older one has changed."""
+        known = date == self._date_before
+        applied = self.accounts.apply_past(fill) if known else self.accounts.note_past(fill.exec_id)
+        if applied == Applied.DUPLICATE:
             return
+        new = applied == Applied.NEW
         source = order.source if order is not None else max(0, fill.order_key >> 56)
         flatten = order is not None and bool(order.flags & IntentFlag.FLATTEN)
-        self._publish_execution(news, fill, ExecKind.FILL, source, True, flatten)
+        self._publish_execution(news, fill, ExecKind.FILL if new else ExecKind.CORRECTION, source, True, flatten)
         self._counters.add("executions")
-        name = self._instruments[fill.symbol].symbol
+        name, what = self._instruments[fill.symbol].symbol, f"{fill.signed:+g} at {fill.price:g}"
         self._events.emit(
             EventKind.RECONCILE, symbol=fill.symbol, severity=Severity.P2, ref_id=max(0, fill.order_key),
             qty=fill.signed, price=fill.price,
-            text=f"{name}: {fill.signed:+g} at {fill.price:g} of the session before was missed: the day began with it",
+            text=f"{name}: {what} of the session before was missed: the day began with it"
+            if new
+            else f"{name}: execution {fill.exec_id} of a former session was corrected to {what}",
         )  # fmt: skip
         self.dirty.add(fill.symbol)
         self.account_dirty = self.save_due = True
         self.gate.symbol_changed(fill.symbol)
         self.cells.compare(fill.symbol, now_ns)
-        if order is not None:
+        if new and order is not None:
             self._put(life.on_past_execution(order, fill.qty, fill.price, now_ns))
 
     def _publish_execution(

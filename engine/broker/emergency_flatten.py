@@ -52,6 +52,7 @@ class DirectFlatten:
         self._first = (0, -1)  # end and events of the read that a second one must agree with
         self._cancelled_ns = 0
         self._asked_prices: set[int] = set()
+        self._kept: frozenset[str] = frozenset()
         self.cancel_only = cancel_only
         self.alerts: list[str] = []
         self.closed = 0
@@ -88,9 +89,13 @@ class DirectFlatten:
         return self._book.held()
 
     def excuse(self, symbols: frozenset[str]) -> None:
-        """An operator keeps these; the rest is still confirmed flat."""
-        mask = sum(1 << at for at, c in enumerate(self.contracts) if c.symbol in symbols)
+        """An operator keeps these stocks, also those that are not met yet; the rest is still confirmed flat."""
+        self._kept |= symbols
+        mask = sum(1 << at for at in range(len(self.state.retry_ns)) if self._keeps(at))
         self.state = fl.excuse(self.state, mask)
+
+    def _keeps(self, at: int) -> bool:
+        return self.contracts[at].sec_type == "STK" and self.contracts[at].symbol in self._kept
 
     def step(self, messages: list[Message], now_ns: int) -> None:
         """Take in what has arrived, advance, send."""
@@ -128,7 +133,8 @@ class DirectFlatten:
         for at in range(len(self.state.retry_ns), len(self._book.contracts)):
             s = self.state
             scope = s.scope | (1 << at if self._book.in_scope(at) else 0)
-            self.state = replace(s, scope=scope, retry_ns=(*s.retry_ns, 0), rejects=(*s.rejects, 0))
+            excused = s.excused | (scope & 1 << at if self._keeps(at) else 0)
+            self.state = replace(s, scope=scope, excused=excused, retry_ns=(*s.retry_ns, 0), rejects=(*s.rejects, 0))
 
     def _settle(self, now_ns: int) -> bool:
         """True once two reads, the second begun well after the first had ended, agree that nothing works."""

@@ -95,7 +95,8 @@ class Accounts:
         self._fills: dict[str, tuple[int, Fill]] = {}
         self._order: list[list[tuple[int, str]]] = [[] for _ in range(symbols)]
         self._commissions: dict[str, tuple[int, float]] = {}
-        self._past: set[str] = set()
+        self._past: dict[str, int] = {}
+        """Revision of every execution of the day before."""
         self._of_order: dict[int, set[str]] = {}
 
     def set_open(self, symbol: int, qty: float, avg_cost: float = 0.0) -> None:
@@ -184,21 +185,40 @@ class Accounts:
             commissions += self._commissions.get(base, (0, 0.0))[1]
         self.holdings[symbol] = replace(held, commissions_usd=commissions)
 
-    def apply_past(self, fill: Fill) -> bool:
-        """An execution of the day before that is learnt of only now: part of what the day began with. False if it was
-        known."""
-        base = split_exec_id(fill.exec_id)[0]
-        if base in self._fills or base in self._past:
-            return False
-        self._past.add(base)
+    def apply_past(self, fill: Fill) -> Applied:
+        """An execution of the day before that is learnt of only now: part of what the day began with.
+
+        A correction of one changes no position: whether the broker's opening position has it, its books tell.
+        """
+        base, revision = split_exec_id(fill.exec_id)
+        if base in self._fills:
+            return Applied.DUPLICATE
+        known = self._past.get(base)
+        if known is not None and revision <= known:
+            return Applied.DUPLICATE
+        self._past[base] = revision
+        if known is not None:
+            return Applied.CORRECTED
         qty, cost = self._open[fill.symbol]
         opening = step(Holding(qty=qty, avg_cost=cost), fill)
         self.set_open(fill.symbol, opening.qty, opening.avg_cost)
-        return True
+        return Applied.NEW
+
+    def note_past(self, exec_id: str) -> Applied:
+        """A correction of an execution that we do not have, of a session that we do not know: it is in the opening."""
+        base, revision = split_exec_id(exec_id)
+        if self._past.get(base, -1) >= revision:
+            return Applied.DUPLICATE
+        self._past[base] = revision
+        return Applied.CORRECTED
+
+    def is_past(self, exec_id: str) -> bool:
+        """Is it an execution of the day before, or a revision of one?"""
+        return split_exec_id(exec_id)[0] in self._past
 
     def begin_day(self) -> None:
         """A new trading day: today's positions are its opening ones; yesterday's executions stay known as applied."""
-        self._past = set(self._fills)
+        self._past = {base: revision for base, (revision, _) in self._fills.items()}
         self._fills.clear()
         self._commissions.clear()
         self._of_order.clear()

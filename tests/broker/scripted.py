@@ -170,6 +170,7 @@ class Scripted:
         self._lease = self.watchdog.cell_writer("lease")
         self._commands = self.watchdog.ring_writer("commands.watchdog")
         self.events = self.watchdog.ring_reader(f"events.{topology.BRIDGE}")
+        self.executions = self.watchdog.ring_reader("executions")
         self.seen: list[np.void] = []
         self.context = self.instance.context(topology.BRIDGE)
         self.link = ScriptedLink(self.clock.now_ns)

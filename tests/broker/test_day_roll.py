@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from scripted import MS, S, Scripted
 
 from engine import topology
 from engine.broker import news as n
-from engine.domain.codes import EventKind, OrderState
+from engine.domain.codes import EventKind, ExecKind, OrderState
 from engine.domain.sessions import next_roll_ns
 from engine.procs.broker_bridge import BrokerBridge
 
@@ -90,6 +91,54 @@ def test_what_was_booked_before_the_roll_is_not_booked_again(world: Scripted) ->
     assert (order.state, order.booked) == (OrderState.FILLED, 20.0)
     assert (world.books.accounts.holdings[0].qty, world.books.accounts.holdings[0].day_open_qty) == (20.0, 15.0)
     assert not world.books.mismatch
+
+
+def journaled(world: Scripted) -> list[tuple[str, int, float, float]]:
+    return [
+        (bytes(r["exec_id"]).rstrip(b"\0").decode(), int(r["kind"]), float(r["qty"]), float(r["price"]))
+        for r in world.executions.poll()
+    ]
+
+
+def test_a_correction_after_the_roll_is_journaled_and_moves_nothing(world: Scripted) -> None:
+    world.up()
+    world.working(qty=10.0)
+    first = world.fill("0a1.01", 0, 10.0, order_id=1, client_id=11, perm_id=1001)
+    world.link.orders.clear()
+    world.link.say(first, world.holds(0, 10.0))
+    world.run(1.0)
+    to_before_the_roll(world)
+    over_the_roll(world)
+    world.executions.poll()
+    corrected = replace(first, exec_id="0a1.02", price=first.price - 0.08)
+    world.link.say(corrected)
+    world.run(0.5)
+    held = world.books.accounts.holdings[0]
+    assert (held.qty, held.day_open_qty, held.executions) == (10.0, 10.0, 0)
+    assert journaled(world) == [("0a1.02", ExecKind.CORRECTION, 10.0, first.price - 0.08)]
+    assert any("0a1.02 of a former session was corrected" in t for t in world.texts(EventKind.RECONCILE))
+    world.link.say(corrected, first)  # repeated, and out of order
+    world.run(0.5)
+    assert journaled(world) == []
+    assert not world.books.mismatch
+    assert not world.books.accounts.check()
+
+
+def test_a_correction_of_a_session_that_a_new_bridge_has_not_seen_is_no_new_fill(world: Scripted) -> None:
+    world.up()
+    world.link.say(world.holds(0, 10.0))
+    world.bridge.session.want_reading()
+    world.run(1.0)
+    held = world.books.accounts.holdings[0].qty
+    wall = world.clock.wall_ns(world.clock.now)
+    news = replace(
+        world.fill("0a1.02", 0, 10.0, order_id=1, client_id=11, perm_id=1001), t_exec_wall_ns=wall - 24 * 3600 * S
+    )
+    world.executions.poll()
+    world.link.say(news)
+    world.run(0.5)
+    assert world.books.accounts.holdings[0].qty == held
+    assert [row[:2] for row in journaled(world)] == [("0a1.02", ExecKind.CORRECTION)]
 
 
 def test_a_presumed_end_is_corrected_by_the_fill_of_the_session_before(world: Scripted) -> None:

@@ -118,6 +118,19 @@ def test_new_day_opens_with_the_old_position_and_forgets_no_execution() -> None:
     assert accounts.commission("a.1", 1.0) == -1
 
 
+def test_a_correction_of_the_day_before_is_told_once_and_moves_no_position() -> None:
+    accounts = books([Fill("a.1", 0, 1, 100, 10.0, 1)])
+    accounts.begin_day()
+    corrected = Fill("a.2", 0, 1, 90, 11.0, 1)
+    assert accounts.is_past("a.2")
+    assert accounts.apply_past(corrected) == Applied.CORRECTED
+    assert accounts.apply_past(corrected) == Applied.DUPLICATE
+    assert accounts.apply_past(Fill("a.1", 0, 1, 100, 10.0, 1)) == Applied.DUPLICATE
+    assert accounts.holdings[0].qty == 100.0
+    assert accounts.note_past("b.2") == Applied.CORRECTED
+    assert accounts.note_past("b.1") == Applied.DUPLICATE
+
+
 def test_opening_is_what_the_broker_implies_unless_the_record_contradicts() -> None:
     assert opening(0, 100.0, 30.0, None, None).qty == 70.0
     assert opening(0, 100.0, 30.0, 60.0, None).qty == 60.0

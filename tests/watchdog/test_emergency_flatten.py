@@ -243,3 +243,13 @@ def test_an_excused_contract_is_kept_and_the_rest_confirmed() -> None:
     course.run(20.0)
     assert course.hand.done
     assert exchange.qty == [0.0, 0.5]
+
+
+def test_what_is_excused_before_the_account_is_known_is_kept() -> None:
+    exchange = Exchange(7, [40.0, 25.0], reject_share=0.0)
+    course = Course(exchange)
+    course.hand.excuse(frozenset({"S1"}))
+    course.run(20.0)
+    assert course.hand.done
+    assert exchange.qty == [0.0, 25.0]
+    assert all(symbol == 0 for _, symbol, _, _ in exchange.closes)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from world import MS, World
 from engine import topology
 from engine.broker.emergency import EmergencyConnection
 from engine.broker.emergency_codec import Contract, OpenOrder, OpenOrdersEnd, OrderStatus, Position, PositionsEnd
-from engine.domain.codes import EventKind, FlattenState, Owner, ServiceState
+from engine.domain.codes import CommandKind, EventKind, FlattenState, Owner, ServiceState
 from engine.procs.watchdog_parts import takeover
 
 AAPL = Contract(265598, "AAPL", "STK", "USD")
@@ -50,6 +51,11 @@ class Trader:
             lambda: any(isinstance(m, OrderStatus) and m.order_id == first and m.status == "Filled" for m in self.seen)
         )
         self.until(lambda: any(isinstance(m, OpenOrder) and m.order_id == first + 1 for m in self.seen))
+
+    def sell(self, qty: float) -> None:
+        order_id, self.link.next_order_id = self.link.next_order_id, self.link.next_order_id + 1
+        self.link.send(self.link.codec.place_order(order_id, AAPL, "SELL", qty, "DUSIM001", "L2:c"))
+        self.until(lambda: self.account()[0] == 0.0)
 
     def account(self) -> tuple[float, int]:
         """(position in AAPL, open orders) by the broker's own word."""
@@ -151,6 +157,46 @@ def test_dead_bridge_with_exposure_is_fenced_and_after_the_grace_flattened(
     assert world.killed
     assert trader.account() == (0.0, 0)
     assert any("taking over" in t or "takes over" in t for t in world.said(EventKind.ALERT))
+
+
+def test_what_an_operator_keeps_under_kill_stays_when_the_bridge_dies_and_when_it_is_back(
+    world: World, bridge: Bridge, trader: Trader
+) -> None:
+    trader.buy_and_rest(30.0)
+    world.bridge_fills = False  # AAPL is halted, say
+    world.hold(0, 30.0)
+    world.run(0.3)
+    world.command(CommandKind.KILL)
+    world.run(0.5)
+    assert world.agent.excuse("alice", world.clock.now)
+    world.run(10)
+    assert world.flatten.read(0)["state"] == FlattenState.FLAT
+    bridge.die()
+    live(world, lambda: world.lease.read(0)["owner"] == Owner.WATCHDOG, 2.0)
+    hand = world.agent.takeover._hand
+    assert hand is not None
+    live(world, lambda: hand.done, 20.0)
+    assert trader.account() == (30.0, 0), "orders are cancelled, what is kept is not closed"
+    world.hold(0, 30.0)
+    bridge.back()
+    live(world, lambda: world.lease.read(0)["owner"] == Owner.BRIDGE, 5.0)
+    world.run(5)
+    assert world.agent.flattening.state.excused & 1
+    assert world.positions.value[0]["qty"] == 30.0
+    trader.sell(30.0)  # the gateway is the next test's too
+
+
+def test_what_was_kept_in_an_earlier_kill_binds_nobody(world: World) -> None:
+    world.bridge_fills = False
+    world.hold(0, 10.0)
+    world.command(CommandKind.KILL)
+    world.run(0.5)
+    assert world.agent.excuse("alice", world.clock.now)
+    world.run(5)
+    flattening, latch = world.agent.flattening, world.agent.stops.latch
+    assert flattening.kept(latch) == 1
+    assert flattening.kept(replace(latch, kill=False)) == 0
+    assert flattening.kept(replace(latch, kill_id=world.clock.now)) == 0
 
 
 def test_a_bridge_that_is_back_in_time_gets_the_right_under_a_new_epoch(

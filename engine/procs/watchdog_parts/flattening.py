@@ -318,6 +318,11 @@ class Flattening:
         """Symbols that are held and that no operator has excused."""
         return self._senses.held() & ~self.state.excused
 
+    def kept(self, latch: latches.Latch) -> int:
+        """Symbols that an operator keeps in this flatten or KILL; those of an earlier one bind nobody."""
+        ours = self.state.active or (latch.kill and self.state.started_ns >= latch.kill_id)
+        return self.state.excused if ours else 0
+
     def excuse(self, mask: int, by: str, now_ns: int) -> None:
         """An operator keeps these symbols: the flatten confirms the rest."""
         self.state = fl.excuse(self.state, mask)
@@ -330,10 +335,12 @@ class Flattening:
         ``sent_ns`` is 0 if there was nothing to close. A flatten of before is over: its times are not this one's.
         """
         if not self.state.active:
+            excused = self.state.excused
             self.state = fl.start(
                 began_ns, len(self._senses.names), source=Source.WATCHDOG, reason="the bridge is gone under KILL",
                 cause_ns=began_ns, now_ns=began_ns, boot_id=self._boot,
             )  # fmt: skip
+            self.state = fl.excuse(self.state, excused)
         self.state = replace(
             self.state,
             state=int(FlattenState.FLAT),

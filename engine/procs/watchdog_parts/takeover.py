@@ -226,6 +226,7 @@ class Takeover:
             regular_hours=lambda: self._senses.regular_hours, cancel_only=not self._must_close(), settle=True,
             canceller=self._canceller,
         )  # fmt: skip
+        self.excuse(self._flattening.kept(self._stops.latch))
         self._budget(False, now_ns)
         if not self.connection.ready:
             self._event(f"emergency connection is not up: {self.connection.last_error}", Severity.P1, now_ns)
