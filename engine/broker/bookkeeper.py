@@ -254,8 +254,10 @@ class Bookkeeper(Reconciler):
         symbol = self.symbol_of(news.con_id, news.symbol)
         reading = self.reading_of(Part.POSITIONS)
         if reading is not None:
-            if symbol < 0:
-                reading.foreign_positions += news.qty != 0.0
+            if symbol < 0 and news.qty != 0.0:
+                reading.foreign[news.con_id] = f"{news.symbol} {news.sec_type} {news.qty:+g}"
+            elif symbol < 0:
+                reading.foreign.pop(news.con_id, None)
             elif news.qty != 0.0:
                 reading.positions[symbol], reading.costs[symbol] = news.qty, news.avg_cost
             else:

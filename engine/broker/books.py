@@ -84,6 +84,8 @@ class Books:
         self._failed = self._looks = 0
         self.journal_mismatch: dict[int, reconcile.Mismatch] = {}
         self.live_mismatch: dict[int, reconcile.Mismatch] = {}
+        self.foreign_held: tuple[str, ...] = ()
+        """What the account holds in contracts that are none of the instruments, as told last."""
         self.currencies_told: set[str] = set()
         """Other currencies in which commissions came, each told once."""
         self.dirty: set[int] = set(range(len(self._instruments)))

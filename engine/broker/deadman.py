@@ -83,7 +83,7 @@ class DeadMan:
         regular_hours: bool,
         can_send: bool,
     ) -> bool:
-        """Advance; True when it has just become flat. ``broker`` holds the broker cell's snapshot fields."""
+        """Advance; True when it has just become flat. ``broker`` holds what the view takes of the broker cell."""
         qty = tuple(h.qty for h in self._accounts.holdings)
         closing = [0.0] * len(qty)
         undecided = open_orders = 0

@@ -70,6 +70,7 @@ class Guard:
         self._algo_silent_ns = int(config.guardrails.algo_silent_s * 1e9)
         self._lease = Lease(int(config.guardrails.watchdog_gone_s * 1e9))
         self._lease_valid = False
+        self._dedicated = config.account_scope == "dedicated"
         self._full_scope = (1 << len(context.instruments)) - 1
         self._said = -1
         self.started = False
@@ -145,7 +146,7 @@ class Guard:
             now_ns,
             quotes=self._gate.quote,
             halted=halted,
-            broker={name: int(self._cells.broker[name]) for name in _BROKER_VIEW},
+            broker={name: int(self._cells.broker[name]) for name in _BROKER_VIEW} | {"foreign": self._foreign()},
             regular_hours=is_regular_hours(self._clock.wall_ns(now_ns), self._sim),
             can_send=self._conn.state == LinkState.UP and self._gate.owner_ours,
         )
@@ -154,6 +155,10 @@ class Guard:
                 EventKind.FLATTEN, self.deadman.state.state, severity=Severity.P1,
                 ref_id=self.deadman.state.flatten_id, text="flat, confirmed by the broker, without a watchdog",
             )  # fmt: skip
+
+    def _foreign(self) -> int:
+        """Positions outside the instruments that are ours too."""
+        return int(self._cells.broker["foreign_positions"]) if self._dedicated else 0
 
     def _close_one(self, close: machine.Close) -> None:
         record = np.zeros(1, INTENT)
@@ -178,7 +183,8 @@ class Guard:
 
     def _remaining(self, text: str, mask: int) -> None:
         names = [i.symbol for i in self._context.instruments if mask >> i.index & 1]
-        self._context.events.emit(EventKind.ALERT, severity=Severity.P1, text=f"not flat: {', '.join(names)}: {text}")
+        left = ", ".join(names + [machine.FOREIGN] * bool(self._foreign())) or "unconfirmed"
+        self._context.events.emit(EventKind.ALERT, severity=Severity.P1, text=f"not flat: {left}: {text}")
 
     def watch_algo(self, now_ns: int) -> None:
         """A strategy that died or hangs must not leave entries behind."""

@@ -78,6 +78,7 @@ class Reconciler(Books):
 
     def _looked(self, reading: Reading, listed: set[int], now_ns: int) -> bool:
         """Without executions nothing is decided: what differs is read again with them, at once."""
+        self._outside(reading)
         ours = [h.qty for h in self.accounts.holdings]
         active = self.register.active()
         if (
@@ -238,7 +239,24 @@ class Reconciler(Books):
         b["snapshot_begin_ns"], b["snapshot_end_ns"] = reading.begin_ns, now_ns
         b["snapshot_events"] = b["order_events"]
         b["snapshot_open_orders"], b["snapshot_positions"] = open_orders, mask
-        b["foreign_positions"], b["foreign_orders"] = reading.foreign_positions, foreign
+        b["foreign_orders"] = foreign
+        self._outside(reading)
+
+    def _outside(self, reading: Reading) -> None:
+        """Positions in contracts that are none of the instruments: in a dedicated account a person is told."""
+        self.cells.broker["foreign_positions"] = len(reading.foreign)
+        held = tuple(sorted(reading.foreign.values()))
+        if held == self.foreign_held or not self._dedicated:
+            return
+        self.foreign_held = held
+        text = (
+            "held outside the configured symbols, unguarded; close it by hand or with `l2dash flatten --direct`: "
+            f"{', '.join(held)}"
+            if held
+            else "nothing is held outside the configured symbols any more"
+        )
+        severity = Severity.P2 if held else Severity.ROUTINE
+        self._events.emit(EventKind.RECONCILE, severity=severity, value=float(len(held)), text=text)
 
     def link_lost(self, now_ns: int) -> None:
         self.reconciled = False

@@ -52,7 +52,8 @@ class Reading:
     open_orders: list[OpenOrderNews] = field(default_factory=list)
     positions: dict[int, float] = field(default_factory=dict)
     costs: dict[int, float] = field(default_factory=dict)
-    foreign_positions: int = 0
+    foreign: dict[int, str] = field(default_factory=dict)
+    """Contract id -> what is held of it, in words: contracts that are none of the instruments."""
     executions: int = 0
     commands: list[tuple[int, int]] = field(default_factory=list)
     """(command id, source) of those who asked for it."""

@@ -37,6 +37,7 @@ def flatten_and_wait(config: Config, wait_s: float) -> None:
     from engine.cli.access import Access, Answer, wait_until
     from engine.cockpit.words import name_of
     from engine.domain.codes import CommandKind, FlattenState
+    from engine.risk.flatten import FOREIGN
 
     with Access(config) as access:
         begun_ns = access.clock.now_ns()
@@ -67,6 +68,9 @@ def flatten_and_wait(config: Config, wait_s: float) -> None:
         value = cell.read()
         if not ended:
             left = [i.symbol for i in access.context.instruments if int(value["remaining"]) >> i.index & 1]
+            foreign = int(access.context.cell_reader("broker").read()["foreign_positions"])
+            if foreign and config.account_scope == "dedicated":
+                left.append(f"{FOREIGN} ({foreign}, outside the configured symbols)")
             raise CliError(
                 f"not confirmed flat after {wait_s:.0f} s (state {name_of(FlattenState, int(value['state']))}, "
                 f"remaining {', '.join(left) or 'unknown'}, open orders {int(value['open_orders'])}): it goes on; "

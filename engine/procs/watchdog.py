@@ -323,10 +323,10 @@ class Watchdog:
 
     def excuse(self, by: str, now_ns: int) -> bool:
         """An operator has named everything that is held: a running flatten confirms the rest. True if one runs."""
-        held = self.senses.held()
-        if not self.flattening.active or not held:
+        held, foreign = self.senses.held(), self.senses.foreign()
+        if not self.flattening.active or not (held or foreign):
             return False
-        self.flattening.excuse(held, by, now_ns)
+        self.flattening.excuse(held, foreign, by, now_ns)
         self.takeover.excuse(held)
         return True
 

@@ -15,6 +15,8 @@ Invariants
    Only whole shares are closed: what is left under one share is named, and excused by an operator.
 3. FLAT needs two snapshots, the second begun at least ``apart_ns`` after the first has ended, both without open orders
    and positions in scope, and no order event since the first one ended.
+4. Where all of the account is ours, a position outside the instruments can't be closed here, and it is not flat either:
+   STUCK, named, and read again until somebody has closed it; what that hand has working meanwhile is left alone.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from typing import Any
 from engine.domain.codes import FlattenState, Side
 
 EPSILON = 1e-9
+FOREIGN = "FOREIGN"
+"""By this word an operator names positions outside the instruments, to keep them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ class View:
     last_close_sent_ns: int = 0
     regular_hours: bool = True
     can_send: bool = True
+    foreign: int = 0
+    """Positions outside the instruments by the last snapshot, 0 unless all of the account is ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +151,8 @@ class Flatten:
     rejects: tuple[int, ...] = ()
     boot_id: str = ""
     """Boot of the host that the times belong to."""
+    excused_foreign: int = 0
+    """So many positions outside the instruments does an operator keep; one more than that is open again."""
 
     @property
     def active(self) -> bool:
@@ -182,9 +190,17 @@ def remaining(state: Flatten, view: View) -> int:
     return mask & state.scope & ~state.excused
 
 
-def excuse(state: Flatten, mask: int) -> Flatten:
-    """An operator keeps what remains of these symbols: the rest is still confirmed flat. Time runs on by ``step``."""
-    return replace(state, excused=state.excused | (mask & state.scope), alerted_ns=0)
+def outside(state: Flatten, view: View) -> int:
+    """Number of positions outside the instruments that are to be closed too: all of them, or none."""
+    whole = state.scope == (1 << len(view.qty)) - 1
+    return view.foreign if whole and view.foreign > state.excused_foreign else 0
+
+
+def excuse(state: Flatten, mask: int, foreign: int = 0) -> Flatten:
+    """An operator keeps what remains of these symbols, and ``foreign`` positions outside the instruments: the rest is
+    still confirmed flat. Time runs on by ``step``."""
+    kept = max(state.excused_foreign, foreign)
+    return replace(state, excused=state.excused | (mask & state.scope), excused_foreign=kept, alerted_ns=0)
 
 
 def step(state: Flatten, view: View, now_ns: int, config: FlattenConfig) -> tuple[Flatten, tuple[Action, ...]]:
@@ -264,6 +280,8 @@ def _closing(
 ) -> tuple[Flatten, tuple[Action, ...]]:
     """Closes are out: wait while fills arrive, then verify or begin another round."""
     if not left and not view.undecided and not view.open_orders:
+        if state.state == FlattenState.STUCK and outside(state, view):
+            return _look_again(state, view, now_ns, config)
         return _verify(state, view, now_ns)
     quiet = now_ns - state.progress_ns >= config.quiet_ns
     if not quiet and now_ns - state.phase_ns < config.round_ns:
@@ -271,6 +289,14 @@ def _closing(
     if left and not _can_close(state, view, left, now_ns) and not view.open_orders:
         return _stuck(state, view, left, now_ns, config)
     return _confirm(state, view, now_ns)
+
+
+def _look_again(state: Flatten, view: View, now_ns: int, config: FlattenConfig) -> tuple[Flatten, tuple[Action, ...]]:
+    """Only what is not ours to close remains: read now and then whether somebody has. A cancel would undo his work."""
+    if now_ns - state.phase_ns < config.round_ns:
+        return state, ()
+    state, alert = _stuck(state, view, 0, now_ns, config)
+    return state, (*alert, RequestSnapshot())
 
 
 def _can_close(state: Flatten, view: View, left: int, now_ns: int) -> bool:
@@ -317,7 +343,7 @@ def _confirming(
         state, alert = _alert(state, now_ns, config, "cancels are not confirmed")
         state, again = _confirm(state, view, now_ns)
         return state, alert + again
-    if not left and not view.snapshot_positions & state.scope & ~state.excused:
+    if not left and not view.snapshot_positions & state.scope & ~state.excused and not outside(state, view):
         return _verify(state, view, now_ns)
     closes = _closes(state, view, left, now_ns, config, ignore_working=True)
     if not closes:
@@ -353,6 +379,8 @@ def _verifying(
         return _read_again(state, view, now_ns, config)
     if view.snapshot_open_orders or view.snapshot_positions & state.scope & ~state.excused:
         return _confirm(state, view, now_ns)
+    if outside(state, view):
+        return _stuck(state, view, left, now_ns, config)
     if not state.first_end_ns:
         first = replace(
             state,
@@ -395,6 +423,11 @@ def _why(state: Flatten, view: View, left: int) -> str:
             causes["rejected by the broker"] = None
         elif not view.regular_hours:
             causes["without a quote outside regular hours"] = None
+    if count := outside(state, view):
+        causes[
+            f"{count} position{'s' if count > 1 else ''} outside the configured symbols ({FOREIGN}): close "
+            f"{'them' if count > 1 else 'it'} by hand or with `l2dash flatten --direct`"
+        ] = None
     return ", ".join(causes) or "nothing can be closed now"
 
 

@@ -371,6 +371,53 @@ def test_a_read_that_is_not_fresh_is_no_evidence_and_is_asked_for_again() -> Non
     assert step(VERIFY, stale, CONFIG.poll_ns)[1] == (RequestSnapshot(),)
 
 
+# -- positions outside the instruments -------------------------------------------------------------------------------
+
+
+ONE = "1 position outside the configured symbols (FOREIGN): close it by hand or with `l2dash flatten --direct`"
+TWO = "2 positions outside the configured symbols (FOREIGN): close them by hand or with `l2dash flatten --direct`"
+
+
+def test_a_position_outside_the_instruments_is_not_flat_and_a_person_is_told() -> None:
+    found, actions = step(ASKED, view(0.0, 0.0, foreign=1, **read(2)), MS)
+    assert (found.state, actions) == (FlattenState.STUCK, (Alert(ONE, 0),))
+    for verifying in (VERIFY, replace(FIRST, asked_ns=T)):
+        found, actions = step(verifying, view(0.0, 0.0, foreign=2, **read(3, T + S)), S)
+        assert (found.state, actions) == (FlattenState.STUCK, (Alert(TWO, 0),)), "no cancel is needed"
+    found, actions = step(ASKED, view(5.0, 0.0, halted=1, foreign=1, **read(2)), MS)
+    assert actions == (Alert(f"halted, {ONE}", 1),)
+
+
+def test_what_is_among_the_instruments_is_closed_without_delay_all_the_same() -> None:
+    for phase in (at(FlattenState.STOPPING), ASKED):
+        assert closes(step(phase, view(5.0, 0.0, foreign=1, **read(2)), MS)[1]) == [(0, SELL, 5.0)]
+    found, actions = step(at(FlattenState.CLOSING), view(0.0, 0.0, foreign=1), MS)
+    assert (found.state, actions) == (FlattenState.VERIFYING, (RequestSnapshot(),)), "the count is of an older read"
+
+
+def test_while_only_that_remains_it_is_read_now_and_then_and_nothing_is_cancelled() -> None:
+    waits = at(FlattenState.STUCK, alerted_ns=T)
+    assert step(waits, view(0.0, 0.0, foreign=1), CONFIG.round_ns - 1) == (waits, ())
+    found, actions = step(waits, view(0.0, 0.0, foreign=1), CONFIG.round_ns)
+    assert (found.state, found.phase_ns, actions) == (FlattenState.STUCK, T + CONFIG.round_ns, (RequestSnapshot(),))
+    assert step(waits, view(0.0, 0.0, foreign=1), 60 * S)[1] == (Alert(ONE, 0), RequestSnapshot())
+    assert step(waits, view(0.0, 0.0, foreign=0), MS)[0].state == FlattenState.VERIFYING, "somebody has closed it"
+    assert step(waits, view(0.0, 0.0, foreign=1, open_orders=1), CONFIG.quiet_ns)[1] == (CancelAll(), RequestSnapshot())
+
+
+def test_what_an_operator_keeps_outside_the_instruments_counts_no_more_until_it_grows() -> None:
+    kept = fl.excuse(at(FlattenState.STUCK), 0, 2)
+    assert step(kept, view(0.0, 0.0, foreign=2), MS)[0].state == FlattenState.VERIFYING
+    assert fl.outside(fl.excuse(kept, 1, 0), view(0.0, 0.0, foreign=2)) == 0, "a later excuse takes nothing back"
+    assert fl.outside(kept, view(0.0, 0.0, foreign=3)) == 3
+    assert fl.loads(fl.dumps(kept)) == kept
+
+
+def test_a_flatten_of_single_symbols_has_nothing_to_do_with_it() -> None:
+    assert fl.outside(at(FlattenState.CLOSING, scope=0b01), view(0.0, 0.0, foreign=1)) == 0
+    assert fl.outside(at(FlattenState.CLOSING), view(0.0, 0.0, foreign=1)) == 1
+
+
 # -- persistence -----------------------------------------------------------------------------------------------------
 
 

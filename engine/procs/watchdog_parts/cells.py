@@ -14,6 +14,7 @@ import numpy.typing as npt
 from engine import topology
 from engine.domain import sessions
 from engine.domain.codes import LinkState, ServiceState
+from engine.risk.flatten import FOREIGN
 from engine.risk.guardrails import kernels as k
 from engine.risk.guardrails.facts import AccountFacts, Facts, IndexFacts, LinkFacts, ModelFacts, StreamFacts
 from engine.risk.guardrails.lat import both_mute
@@ -335,6 +336,16 @@ class Senses:
             if abs(qty) > 1e-9:
                 mask |= 1 << i
         return mask
+
+    def foreign(self) -> int:
+        """Positions outside the instruments that are ours too: 0 unless the account is dedicated."""
+        dedicated = self._ctx.config.account_scope == "dedicated"
+        return int(self.broker.value[0]["foreign_positions"]) if dedicated else 0
+
+    def open_in_words(self, mask: int, foreign: int) -> str:
+        """What is held of these symbols, and how many positions outside the instruments."""
+        outside = f"{FOREIGN} ({foreign} position{'s' if foreign > 1 else ''})" if foreign else ""
+        return ", ".join(filter(None, (self.in_words(mask), outside)))
 
     def working(self) -> int:
         b = self.broker.value[0]

@@ -8,6 +8,7 @@ import numpy as np
 
 from engine import topology
 from engine.domain.codes import Badge, CommandKind, EventKind, Source
+from engine.risk.flatten import FOREIGN
 from engine.risk.release import EXCUSE_REMAINING, OVERRIDE_DAY, PEOPLE, ResetFacts, ResetRequest, refusals, unnamed
 from engine.runtime.context import Context
 
@@ -138,16 +139,17 @@ class Commands:
 
     def reset_facts(self, now_ns: int) -> ResetFacts:
         agent = self._agent
-        latch = agent.stops.latch
+        latch, senses = agent.stops.latch, agent.senses
+        held, foreign = senses.held(), senses.foreign()
         return ResetFacts(
             killed=latch.kill or bool(latch.symbol_kill) or agent.effective(now_ns).kill,
             flat_since_ns=agent.flattening.flat_since_ns,
             flattening=agent.flattening.active,
-            remaining=agent.senses.in_words(agent.senses.held()),
+            remaining=senses.open_in_words(held, foreign),
             day_locked=agent.day_locked,
             states={badge: (r.state, r.reason) for badge, r in agent.guard.evaluator.results.items()},
-            link_up=agent.senses.facts.link.up,
-            open_names=tuple(n for i, n in enumerate(agent.senses.names) if agent.senses.held() >> i & 1),
+            link_up=senses.facts.link.up,
+            open_names=(*(n for i, n in enumerate(senses.names) if held >> i & 1), *([FOREIGN] if foreign else [])),
         )
 
     def _done(self, command_id: int, kind: int, source: int, text: str, now_ns: int, ref2: int = 0) -> None:

@@ -202,6 +202,7 @@ class Flattening:
             last_close_sent_ns=int(b["last_close_sent_ns"]),
             regular_hours=senses.regular_hours,
             can_send=can_send,
+            foreign=senses.foreign(),
         )
 
     def _drain(self, now_ns: int) -> None:
@@ -237,7 +238,7 @@ class Flattening:
                 elif isinstance(action, fl.RequestSnapshot):
                     self.command(CommandKind.SNAPSHOT, now_ns, wake=False)
                 elif isinstance(action, fl.Alert):
-                    left = self._senses.in_words(action.remaining) or "unconfirmed"
+                    left = self._in_words(action.remaining) or "unconfirmed"
                     text = f"FLATTEN {action.text}; remaining: {left}"
                     self._ctx.events.emit(
                         EventKind.ALERT, severity=Severity.P1, source=Source.WATCHDOG, text=text, now_ns=now_ns
@@ -311,8 +312,16 @@ class Flattening:
 
     def _watch_flat(self, now_ns: int) -> None:
         """Confirmed flat lasts until something is held or works again; what an operator has excused may stay."""
-        if self.flat_since_ns and (self._senses.held() & ~self.state.excused or self._senses.working()):
+        if self.flat_since_ns and (self.exposed() or self._senses.working() or self._foreign()):
             self.flat_since_ns, self.flat_lost = 0, True
+
+    def _foreign(self) -> int:
+        """Positions outside the instruments, if more than an operator has excused."""
+        foreign = self._senses.foreign()
+        return foreign if foreign > self.state.excused_foreign else 0
+
+    def _in_words(self, mask: int) -> str:
+        return self._senses.open_in_words(mask, self._foreign())
 
     def exposed(self) -> int:
         """Symbols that are held and that no operator has excused."""
@@ -323,10 +332,10 @@ class Flattening:
         ours = self.state.active or (latch.kill and self.state.started_ns >= latch.kill_id)
         return self.state.excused if ours else 0
 
-    def excuse(self, mask: int, by: str, now_ns: int) -> None:
-        """An operator keeps these symbols: the flatten confirms the rest."""
-        self.state = fl.excuse(self.state, mask)
-        self._event(f"excused {self._senses.in_words(mask)}: {by}", now_ns)
+    def excuse(self, mask: int, foreign: int, by: str, now_ns: int) -> None:
+        """An operator keeps these symbols, and as many positions outside them: the flatten confirms the rest."""
+        self.state = fl.excuse(self.state, mask, foreign)
+        self._event(f"excused {self._senses.open_in_words(mask, foreign)}: {by}", now_ns)
         self._publish()
 
     def finish(self, now_ns: int, began_ns: int, sent_ns: int) -> None:
@@ -365,7 +374,7 @@ class Flattening:
         if state == FlattenState.FLAT:
             took_ms = (self.state.flat_ns - self.state.started_ns) / 1e6
             return f"flat, confirmed by the broker, {took_ms:.0f} ms after the start"
-        left = self._senses.in_words(self.state.remaining)
+        left = self._in_words(self.state.remaining)
         return f"{state.name.lower().replace('_', ' ')}, round {self.state.rounds}{': ' + left if left else ''}"
 
     def _event(self, text: str, now_ns: int) -> None:
