@@ -84,6 +84,14 @@ class DirectFlatten:
         """Nothing of the former owner's is on its way any more, as far as two reads can tell."""
         return self.known and not self._settling
 
+    def cancels_pending(self, client_id: int, now_ns: int) -> bool:
+        """May an order of this client id still have to be cancelled over its own connection? Not one that has been
+        cancelled for so long without going: the cancel has arrived, and waits at the exchange."""
+        return any(
+            key[0] == client_id and not 0 < order.cancel_sent_ns < now_ns - SETTLE_LIMIT_NS
+            for key, order in self._book.working()
+        )
+
     def held(self) -> list[str]:
         """What is open, in words."""
         return self._book.held()

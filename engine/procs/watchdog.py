@@ -324,7 +324,7 @@ class Watchdog:
     def excuse(self, by: str, now_ns: int) -> bool:
         """An operator has named everything that is held: a running flatten confirms the rest. True if one runs."""
         held, foreign = self.senses.held(), self.senses.foreign()
-        if not self.flattening.active or not (held or foreign):
+        if not (self.flattening.active or self.takeover.closing) or not (held or foreign):
             return False
         self.flattening.excuse(held, foreign, by, now_ns)
         self.takeover.excuse(held)

@@ -12,6 +12,7 @@ from watchdog_gateway import PaperThread
 from world import MS, World
 
 from engine import topology
+from engine.broker import emergency_flatten
 from engine.broker.emergency import EmergencyConnection
 from engine.broker.emergency_codec import Contract, OpenOrder, OpenOrdersEnd, OrderStatus, Position, PositionsEnd
 from engine.domain.codes import CommandKind, EventKind, FlattenState, Owner, ServiceState
@@ -53,9 +54,10 @@ class Trader:
         self.until(lambda: any(isinstance(m, OpenOrder) and m.order_id == first + 1 for m in self.seen))
 
     def sell(self, qty: float) -> None:
+        before = self.account()[0]
         order_id, self.link.next_order_id = self.link.next_order_id, self.link.next_order_id + 1
         self.link.send(self.link.codec.place_order(order_id, AAPL, "SELL", qty, "DUSIM001", "L2:c"))
-        self.until(lambda: self.account()[0] == 0.0)
+        self.until(lambda: self.account()[0] == before - qty)
 
     def account(self) -> tuple[float, int]:
         """(position in AAPL, open orders) by the broker's own word."""
@@ -120,6 +122,12 @@ def bridge(world: World) -> Iterator[Bridge]:
     b.close()
 
 
+def alerted(world: World, words: str) -> bool:
+    """Has somebody been told so? Reads what is new."""
+    world.settle()
+    return any(words in text for text in world.said(EventKind.ALERT))
+
+
 def live(world: World, holds: Callable[[], bool], limit_s: float = 20.0) -> float:
     """Run on real time, because the gateway does; returns the simulated seconds that passed."""
     began, last = world.clock.now, time.monotonic_ns()
@@ -171,6 +179,7 @@ def test_what_an_operator_keeps_under_kill_stays_when_the_bridge_dies_and_when_i
     assert world.agent.excuse("alice", world.clock.now)
     world.run(10)
     assert world.flatten.read(0)["state"] == FlattenState.FLAT
+    world.broker.value[0]["working_orders"] = 1  # else nobody is needed: what is kept is no exposure
     bridge.die()
     live(world, lambda: world.lease.read(0)["owner"] == Owner.WATCHDOG, 2.0)
     hand = world.agent.takeover._hand
@@ -254,3 +263,37 @@ def test_a_dead_bridge_of_a_flat_account_is_nobodys_business(world: World, bridg
     bridge.back()
     live(world, lambda: world.lease.read(0)["owner"] == Owner.BRIDGE, 2.0)
     assert not world.killed
+
+
+def test_the_id_that_can_cancel_the_dead_bridges_orders_is_held_until_they_are_gone(
+    tmp_path: Path, paper: PaperThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Managed account: the gateway still holds the dead bridge's session for longer than the hand waits for cancels."""
+    monkeypatch.setattr(emergency_flatten, "SETTLE_LIMIT_NS", 300 * MS)
+    settings = {"gateway": {"port": paper.port, "account_scope": "managed"}, "guardrails": {"bridge_grace_s": 60.0}}
+    world, orphan = World(tmp_path, settings), Trader(paper.port)  # client 11, as the bridge
+    bridge = Bridge(world)
+    connection = world.agent.takeover.connection
+    try:
+        live(world, lambda: connection.ready)
+        orphan.buy_and_rest(10.0)
+        world.hold(0, 10.0)
+        world.run(0.3)
+        bridge.die()
+        live(world, lambda: world.lease.read(0)["owner"] == Owner.WATCHDOG, 2.0)
+        hand = world.agent.takeover._hand
+        assert hand is not None
+        live(world, lambda: hand.settled, 10.0)
+        live(world, lambda: alerted(world, "are not confirmed"), 5.0)
+        assert world.agent.takeover._canceller is not None
+        assert hand.cancels_pending(11, world.clock.now)
+        orphan.link.close()
+        live(world, lambda: world.agent.takeover._canceller is None, 15.0)
+        assert not [w for w in hand.held() if w.startswith("order")]
+    finally:
+        bridge.close()
+        world.close()
+        after = Trader(paper.port)
+        after.sell(10.0)
+        assert after.account()[1] == 0
+        after.link.close()

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_takeover import Bridge, Trader, live
+from test_takeover import Bridge, Trader, alerted, live
 from watchdog_gateway import PaperThread
 from world import MS, World
 
 from engine import topology
-from engine.domain.codes import Badge, EventKind, FlattenState, LinkState, Owner
+from engine.domain.codes import Badge, EventKind, FlattenState, LinkState, Owner, Source
 from engine.drill.hands import Faults
 from engine.drill.instance import free_ports
 from engine.risk import flatten as fl
@@ -101,6 +101,44 @@ def test_a_takeover_under_kill_has_times_of_its_own_and_not_those_of_an_earlier_
     flatten = world.flatten.read(0)
     assert flatten["flatten_id"] != 7
     assert died_ns <= flatten["cause_ns"] <= flatten["sent_ns"] < flatten["flat_ns"]
+
+
+def test_a_dead_bridge_in_a_long_outage_waits_for_a_person_and_a_flatten_is_obeyed(
+    world: World, bridge: Bridge, trader: Trader
+) -> None:
+    trader.buy_and_rest(20.0)
+    world.hold(0, 20.0)
+    world.run(0.3)
+    lost_ns = world.clock.now - 11 * 60_000 * MS
+    world.agent.guard.kill(1 << Badge.KILL, "broker lost", world.clock.now, awaits_link=True, lost_since_ns=lost_ns)
+    bridge.die()
+    live(world, lambda: alerted(world, "nothing is closed by itself"), 10.0)
+    live(world, lambda: trader.account()[1] == 0, 5.0)
+    began = world.clock.now
+    live(world, lambda: world.clock.now - began > 4_000 * MS, 10.0)  # the grace of 3 s is over
+    assert trader.account() == (20.0, 0), "orders are cancelled, positions are a person's"
+    assert world.agent.stops.latch.awaits_link
+    world.agent.flattening.start("by hand", Source.OPERATOR, world.clock.now)
+    live(world, lambda: trader.account()[0] == 0.0, 10.0)
+
+
+def test_a_flatten_of_one_symbol_is_not_made_one_of_all_by_a_dead_bridge(
+    world: World, bridge: Bridge, trader: Trader
+) -> None:
+    trader.buy_and_rest(20.0)
+    world.hold(0, 20.0)
+    world.run(0.3)
+    world.bridge_fills = False
+    world.agent.flattening.start("drift of another", Source.WATCHDOG, world.clock.now, scope=0b10)
+    bridge.die()
+    live(world, lambda: world.lease.read(0)["owner"] == Owner.WATCHDOG, 5.0)
+    hand = world.agent.takeover._hand
+    assert hand is not None
+    live(world, lambda: hand.settled, 5.0)
+    assert hand.cancel_only, "the bridge has its grace to come back"
+    assert trader.account()[0] == 20.0
+    world.agent.flattening.start("of all", Source.OPERATOR, world.clock.now)
+    live(world, lambda: trader.account()[0] == 0.0, 10.0)
 
 
 @pytest.mark.stress

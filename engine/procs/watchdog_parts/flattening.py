@@ -327,6 +327,11 @@ class Flattening:
         """Symbols that are held and that no operator has excused."""
         return self._senses.held() & ~self.state.excused
 
+    @property
+    def whole(self) -> bool:
+        """Is it over all symbols?"""
+        return self.state.scope == (1 << len(self._senses.names)) - 1
+
     def kept(self, latch: latches.Latch) -> int:
         """Symbols that an operator keeps in this flatten or KILL; those of an earlier one bind nobody."""
         ours = self.state.active or (latch.kill and self.state.started_ns >= latch.kill_id)

@@ -57,6 +57,7 @@ class Takeover:
         self._exit_alerted = False
         self._serves_since_ns = 0
         self._down_since_ns = 0
+        self._outage_paged = False
         self._acted_ns = self._asked_ns = 0
         """When an order of ours last did something; when the bridge was last asked to read."""
 
@@ -102,7 +103,7 @@ class Takeover:
         facts = BridgeFacts(
             incarnation=incarnation, alive=exists, hung=hung, leaving=bool(broker["leaving"]) and exists,
             reconciled=senses.facts.link.reconciled and senses.facts.link.up and self._has_read(now_ns),
-            exposed=bool(senses.held()) or senses.working() > 0,
+            exposed=bool(senses.held() & ~self._flattening.kept(self._stops.latch)) or senses.working() > 0,
             exit_seen=not exists, flattening=self._busy(now_ns), unreachable=exists and self._unreachable(now_ns),
         )  # fmt: skip
         if bool(broker["leaving"]) and not exists and self.ownership.owner == Owner.BRIDGE:
@@ -223,7 +224,7 @@ class Takeover:
             self.connection, config.gateway.account, only=None if dedicated else frozenset(self._symbols),
             reason=self._stops.latch.kill_text or "broker-bridge is gone", now_ns=now_ns,
             wall_s=self._ctx.clock.wall_ns(now_ns) // 1_000_000_000, quotes=self._quotes,
-            regular_hours=lambda: self._senses.regular_hours, cancel_only=not self._must_close(), settle=True,
+            regular_hours=lambda: self._senses.regular_hours, cancel_only=not self._must_close(now_ns), settle=True,
             canceller=self._canceller,
         )  # fmt: skip
         self.excuse(self._flattening.kept(self._stops.latch))
@@ -233,23 +234,65 @@ class Takeover:
         self._next_poll_ns = 0
         self.poll(now_ns)
 
-    def _must_close(self) -> bool:
-        return self._stops.latch.kill or self._flattening.active
+    @property
+    def closing(self) -> bool:
+        """Is the hand getting flat, with something still open?"""
+        return self._hand is not None and not self._hand.cancel_only and not self._hand.done
+
+    def _must_close(self, now_ns: int) -> bool:
+        """Without waiting for the grace: under KILL, or in a flatten of everything that is under way.
+
+        After an outage only when the broker answers us again, and under the conditions of a bridge's reconnect. A
+        flatten of one symbol waits for the bridge: this hand would close everything.
+        """
+        latch, flattening = self._stops.latch, self._flattening
+        if flattening.active and flattening.whole:
+            return True
+        if latch.awaits_link:
+            return self.connection.serves(now_ns) and self._in_time(now_ns)
+        return latch.kill
+
+    def _release_canceller(self, now_ns: int) -> None:
+        """Its client id is the one that the next bridge needs, and the only one that can cancel what is left of the
+        dead one's orders: held until they are gone, or have not gone although cancelled for long."""
+        if self._canceller is None or self._hand is None or not self._hand.settled:
+            return
+        if self._hand.cancels_pending(self._canceller.client_id, now_ns):
+            return
+        self._canceller.close()
+        self._canceller = None
 
     def _grace(self, now_ns: int) -> None:
         o, g = self.ownership, self._ctx.config.guardrails
-        if self._canceller is not None and self._hand is not None and self._hand.settled:
-            self._canceller.close()  # its client id is the one that the next bridge needs
-            self._canceller = None
+        self._release_canceller(now_ns)
         if self._hand is None or not self._hand.cancel_only or o.owner != Owner.WATCHDOG:
             return
         if not self._hand.known or self._hand.held():
-            if self._must_close():
+            if self._must_close(now_ns):
                 self._hand.cancel_only = False
+                if self._stops.latch.awaits_link:
+                    self._stops.amend(now_ns, awaits_link=False)
+            elif self._stops.latch.awaits_link:
+                self._page_outage(now_ns)
             elif now_ns - o.gone_since_ns >= g.bridge_grace_s * 1e9:
                 text = f"broker-bridge not back within {g.bridge_grace_s:g} s with positions open"
                 self._guard.kill(1 << Badge.KILL, text, now_ns)
                 self._hand.cancel_only = False
+
+    def _page_outage(self, now_ns: int) -> None:
+        """The broker is back for us after too long, or with the session closed: a person decides, as on a reconnect."""
+        if self._outage_paged or not self.connection.serves(now_ns) or not self._hand_knows():
+            return
+        self._outage_paged = True
+        assert self._hand is not None
+        text = (
+            f"broker-bridge is gone and the broker answers again after a long outage or outside the session: KILL "
+            f"stays, nothing is closed by itself; open: {', '.join(self._hand.held())}; close with `l2dash flatten`"
+        )
+        self._ctx.events.emit(EventKind.ALERT, severity=Severity.P1, source=Source.WATCHDOG, text=text, now_ns=now_ns)
+
+    def _hand_knows(self) -> bool:
+        return self._hand is not None and self._hand.known
 
     def _act(self, now_ns: int) -> None:
         assert self._hand is not None
@@ -278,6 +321,7 @@ class Takeover:
 
     def _hand_back(self, now_ns: int) -> None:
         self._hand = None
+        self._outage_paged = False
         self._acted_ns = 0
         if self._canceller is not None:
             self._canceller.close()
