@@ -80,10 +80,13 @@ class DeadMan:
         quotes: Callable[[int], tuple[float, float]],
         halted: int,
         broker: dict[str, int],
+        theirs: Callable[[int], float],
         regular_hours: bool,
         can_send: bool,
     ) -> bool:
-        """Advance; True when it has just become flat. ``broker`` holds what the view takes of the broker cell."""
+        """Advance; True when it has just become flat. ``broker`` holds what the view takes of the broker cell.
+
+        ``theirs``: the broker's own position where it differs from ours, else ours."""
         qty = tuple(h.qty for h in self._accounts.holdings)
         closing = [0.0] * len(qty)
         undecided = open_orders = 0
@@ -104,6 +107,7 @@ class DeadMan:
             rejected=self.rejected,
             regular_hours=regular_hours,
             can_send=can_send,
+            theirs=tuple(theirs(symbol) for symbol in range(len(qty))),
             **broker,
         )
         self.rejected = 0

@@ -147,6 +147,7 @@ class Guard:
             quotes=self._gate.quote,
             halted=halted,
             broker={name: int(self._cells.broker[name]) for name in _BROKER_VIEW} | {"foreign": self._foreign()},
+            theirs=self._theirs,
             regular_hours=is_regular_hours(self._clock.wall_ns(now_ns), self._sim),
             can_send=self._conn.state == LinkState.UP and self._gate.owner_ours,
         )
@@ -159,6 +160,10 @@ class Guard:
     def _foreign(self) -> int:
         """Positions outside the instruments that are ours too."""
         return int(self._cells.broker["foreign_positions"]) if self._dedicated else 0
+
+    def _theirs(self, symbol: int) -> float:
+        p = self._cells.positions[symbol]
+        return float(p["broker_qty"]) if p["mismatch_since_ns"] else self._accounts.holdings[symbol].qty
 
     def _close_one(self, close: machine.Close) -> None:
         record = np.zeros(1, INTENT)

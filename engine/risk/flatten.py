@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from engine.domain.codes import FlattenState, Side
+from engine.risk.reconcile import confirmed
 
 EPSILON = 1e-9
 FOREIGN = "FOREIGN"
@@ -83,6 +84,8 @@ class View:
     can_send: bool = True
     foreign: int = 0
     """Positions outside the instruments by the last snapshot, 0 unless all of the account is ours."""
+    theirs: tuple[float, ...] = ()
+    """The broker's own positions where they differ from ``qty``, else ``qty``; empty: ``qty`` is the broker's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,14 +241,32 @@ def _note(state: Flatten, view: View, left: int, now_ns: int, config: FlattenCon
     return state
 
 
+def _theirs(view: View, symbol: int) -> float:
+    return view.theirs[symbol] if view.theirs else view.qty[symbol]
+
+
+def _closable(state: Flatten, view: View, symbol: int) -> float:
+    """What of a position may be closed. Once a close was refused: only what both books have, as the gate demands.
+
+    Not before: the broker's word may be a little late, and round one must not wait for it.
+    """
+    return confirmed(view.qty[symbol], _theirs(view, symbol)) if state.rejects[symbol] else view.qty[symbol]
+
+
+def _shown(state: Flatten, view: View) -> int:
+    """Mask of symbols in scope that the last snapshot shows a position of."""
+    return view.snapshot_positions & state.scope & ~state.excused
+
+
 def _closes(
     state: Flatten, view: View, left: int, now_ns: int, config: FlattenConfig, ignore_working: bool = False
 ) -> tuple[Close, ...]:
     """Closing orders that may leave now, the largest exposure first."""
     found: list[tuple[float, Close]] = []
-    for symbol, qty in enumerate(view.qty):
+    for symbol in range(len(view.qty)):
         if not left >> symbol & 1 or view.halted >> symbol & 1 or now_ns < state.retry_ns[symbol]:
             continue
+        qty = _closable(state, view, symbol)
         open_qty = math.floor(abs(qty) - (0.0 if ignore_working else view.closing[symbol]) + EPSILON)
         if open_qty < 1:
             continue
@@ -280,7 +301,7 @@ def _closing(
 ) -> tuple[Flatten, tuple[Action, ...]]:
     """Closes are out: wait while fills arrive, then verify or begin another round."""
     if not left and not view.undecided and not view.open_orders:
-        if state.state == FlattenState.STUCK and outside(state, view):
+        if state.state == FlattenState.STUCK and (outside(state, view) or _shown(state, view)):
             return _look_again(state, view, now_ns, config)
         return _verify(state, view, now_ns)
     quiet = now_ns - state.progress_ns >= config.quiet_ns
@@ -292,7 +313,7 @@ def _closing(
 
 
 def _look_again(state: Flatten, view: View, now_ns: int, config: FlattenConfig) -> tuple[Flatten, tuple[Action, ...]]:
-    """Only what is not ours to close remains: read now and then whether somebody has. A cancel would undo his work."""
+    """Only what can't be closed here remains: read now and then whether somebody has. A cancel would undo his work."""
     if now_ns - state.phase_ns < config.round_ns:
         return state, ()
     state, alert = _stuck(state, view, 0, now_ns, config)
@@ -301,7 +322,7 @@ def _look_again(state: Flatten, view: View, now_ns: int, config: FlattenConfig) 
 
 def _can_close(state: Flatten, view: View, left: int, now_ns: int) -> bool:
     for symbol in range(len(view.qty)):
-        if not left >> symbol & 1 or abs(view.qty[symbol]) + EPSILON < 1.0:
+        if not left >> symbol & 1 or abs(_closable(state, view, symbol)) + EPSILON < 1.0:
             continue
         if not view.halted >> symbol & 1 and now_ns >= state.retry_ns[symbol]:
             touch = view.bid[symbol] if view.qty[symbol] > 0 else view.ask[symbol]
@@ -343,7 +364,7 @@ def _confirming(
         state, alert = _alert(state, now_ns, config, "cancels are not confirmed")
         state, again = _confirm(state, view, now_ns)
         return state, alert + again
-    if not left and not view.snapshot_positions & state.scope & ~state.excused and not outside(state, view):
+    if not left and not _shown(state, view) and not outside(state, view):
         return _verify(state, view, now_ns)
     closes = _closes(state, view, left, now_ns, config, ignore_working=True)
     if not closes:
@@ -377,7 +398,7 @@ def _verifying(
         return replace(state, asked_ns=now_ns, asked_id=view.snapshot_id), (RequestSnapshot(),)
     if not _fresh(state, view):
         return _read_again(state, view, now_ns, config)
-    if view.snapshot_open_orders or view.snapshot_positions & state.scope & ~state.excused:
+    if view.snapshot_open_orders or _shown(state, view):
         return _confirm(state, view, now_ns)
     if outside(state, view):
         return _stuck(state, view, left, now_ns, config)
@@ -395,27 +416,34 @@ def _verifying(
     return _enter(state, FlattenState.FLAT, now_ns, flat_ns=now_ns, remaining=0), (Done(now_ns),)
 
 
-def _alert(state: Flatten, now_ns: int, config: FlattenConfig, why: str) -> tuple[Flatten, tuple[Action, ...]]:
-    """Name what remains, once and then every ``alert_every_ns``."""
+def _alert(
+    state: Flatten, now_ns: int, config: FlattenConfig, why: str, more: int = 0
+) -> tuple[Flatten, tuple[Action, ...]]:
+    """Name what remains, and ``more``, once and then every ``alert_every_ns``."""
     if state.alerted_ns and now_ns - state.alerted_ns < config.alert_every_ns:
         return state, ()
-    return replace(state, alerted_ns=now_ns), (Alert(why, state.remaining),)
+    return replace(state, alerted_ns=now_ns), (Alert(why, state.remaining | more),)
 
 
 def _stuck(
     state: Flatten, view: View, left: int, now_ns: int, config: FlattenConfig
 ) -> tuple[Flatten, tuple[Action, ...]]:
-    state, actions = _alert(state, now_ns, config, _why(state, view, left))
+    more = 0 if left else _shown(state, view)
+    state, actions = _alert(state, now_ns, config, _why(state, view, left, more), more)
     return _enter(state, FlattenState.STUCK, now_ns), actions
 
 
-def _why(state: Flatten, view: View, left: int) -> str:
+def _why(state: Flatten, view: View, left: int, shown: int) -> str:
     """Why nothing can be closed now, each cause once."""
     causes: dict[str, None] = {}
     for symbol, qty in enumerate(view.qty):
-        if not left >> symbol & 1:
+        held, theirs = left >> symbol & 1, _theirs(view, symbol)
+        differ = abs(theirs - qty) > EPSILON
+        if differ and ((held and state.rejects[symbol]) or shown >> symbol & 1):
+            causes[f"ours {qty:g}, broker {theirs:g}: accept the broker's figure in the cockpit"] = None
+        elif not held:
             continue
-        if abs(qty) + EPSILON < 1.0:
+        elif abs(qty) + EPSILON < 1.0:
             causes["a residue under one share: an operator excuses it by name"] = None
         elif view.halted >> symbol & 1:
             causes["halted"] = None

@@ -1,22 +1,15 @@
-"""What an account holds outside the configured symbols: told once per change, and not flat for the dead-man."""
+"""What an account holds outside the configured symbols: told once per change."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
 from scripted import ACCOUNT, Scripted
 
 from engine.broker import news as n
-from engine.broker.deadman import DeadMan
-from engine.broker.register import Register
 from engine.broker.sync import FULL, LOOK
-from engine.domain.codes import EventKind, FlattenState, Severity
-from engine.risk import flatten as machine
-from engine.risk.accounting import Accounts
-
-MS, S = 1_000_000, 1_000_000_000
+from engine.domain.codes import EventKind, Severity
 
 
 def told(world: Scripted) -> list[tuple[int, str]]:
@@ -55,35 +48,3 @@ def test_it_is_told_once_per_change(tmp_path: Path, scope: str) -> None:
         assert told(world)[1][1].endswith(": TSLA OPT +2, TSLA OPT -1")
         assert told(world)[2:] == [over]
     world.close()
-
-
-def test_the_dead_man_is_not_flat_while_it_is_open() -> None:
-    alerts: list[tuple[str, int]] = []
-    snapshots: list[int] = []
-    accounts = Accounts(2)
-    man = DeadMan(
-        Register(), accounts, lambda _: None, lambda: None, lambda: snapshots.append(1),
-        lambda text, mask: alerts.append((text, mask)),
-    )  # fmt: skip
-    man.start(2, 0b11, 4, "no watchdog", S)
-    for foreign, flat in ((1, False), (0, True)):
-        done = False
-        for k in range(7_000):
-            now_ns = S + (k + 7_000 * (1 - foreign)) * MS
-            broker = {
-                "snapshot_id": len(snapshots), "snapshot_begin_ns": now_ns, "snapshot_end_ns": now_ns,
-                "snapshot_events": 0, "snapshot_open_orders": 0, "snapshot_positions": 0, "order_events": 0,
-                "last_close_sent_ns": 0, "foreign": foreign,
-            }  # fmt: skip
-            done |= man.step(
-                now_ns,
-                quotes=lambda _: (math.nan, math.nan),
-                halted=0,
-                broker=broker,
-                regular_hours=True,
-                can_send=True,
-            )
-        assert done is flat
-        assert man.state.state == (FlattenState.FLAT if flat else FlattenState.STUCK)
-    assert len(alerts) == 1
-    assert machine.FOREIGN in alerts[0][0]

@@ -315,7 +315,7 @@ def test_what_cant_be_closed_after_the_read_is_stuck() -> None:
     found, actions = step(ASKED, view(5.0, 0.0, halted=1, **read(2)))
     assert (found.state, actions) == (FlattenState.STUCK, (Alert("halted", 1),))
     strange = step(ASKED, view(0.0, 0.0, **read(2, snapshot_positions=1)))[1]
-    assert strange == (Alert("nothing can be closed now", 0),)
+    assert strange == (Alert("nothing can be closed now", 1),)
 
 
 # -- flat is confirmed -----------------------------------------------------------------------------------------------
@@ -369,6 +369,82 @@ def test_a_read_that_is_not_fresh_is_no_evidence_and_is_asked_for_again() -> Non
     found, actions = step(VERIFY, stale, MS)
     assert (found.first_end_ns, actions) == (0, ())
     assert step(VERIFY, stale, CONFIG.poll_ns)[1] == (RequestSnapshot(),)
+
+
+# -- our books and the broker's differ -------------------------------------------------------------------------------
+
+
+def differ(qty: float, theirs: float, **changes: Any) -> View:
+    return view(qty, 0.0, theirs=(theirs, 0.0), **changes)
+
+
+REFUSED = {"rejects": (1, 0)}
+
+
+@pytest.mark.parametrize(
+    ("qty", "theirs", "sent"),
+    [
+        (100.0, 60.0, [(0, SELL, 60.0)]),
+        (-100.0, -60.0, [(0, BUY, 60.0)]),
+        (60.0, 100.0, [(0, SELL, 60.0)]),
+        (100.0, 100.0, [(0, SELL, 100.0)]),
+        (100.0, 0.0, []),
+        (100.0, -40.0, []),
+        (-100.0, 40.0, []),
+    ],
+)
+def test_after_a_refusal_only_what_both_books_have_is_closed(
+    qty: float, theirs: float, sent: list[tuple[int, Side, float]]
+) -> None:
+    confirming = replace(ASKED, **REFUSED)
+    assert closes(step(confirming, differ(qty, theirs, **read(2)), MS)[1]) == sent
+    waits = at(FlattenState.STUCK, **REFUSED)
+    found, _ = step(waits, differ(qty, theirs), CONFIG.quiet_ns)
+    assert found.state == (FlattenState.CONFIRM_CANCELS if sent else FlattenState.STUCK), "no round without a close"
+    assert found.remaining == 1
+    early = step(at(FlattenState.STOPPING), differ(qty, theirs))[1]
+    assert [size for _, _, size in closes(early)] == [abs(qty)], "round one does not wait for the broker's late word"
+    other = at(FlattenState.STOPPING, rejects=(0, 1))
+    assert [size for _, _, size in closes(step(other, differ(qty, theirs))[1])] == [abs(qty)]
+    nobody = step(confirming, view(qty, 0.0, **read(2)), MS)[1]
+    assert [size for _, _, size in closes(nobody)] == [abs(qty)], "where our books are the broker's"
+
+
+def test_what_works_to_close_it_counts_against_what_both_books_have() -> None:
+    state = at(FlattenState.STOPPING, **REFUSED)
+    assert closes(step(state, differ(100.0, 60.0, closing=(20.0, 0.0)))[1]) == [(0, SELL, 40.0)]
+
+
+def test_a_difference_is_named_by_its_figures() -> None:
+    stuck = at(FlattenState.CLOSING, retry_ns=(T + 60 * S, 0), **REFUSED)
+    _, actions = step(stuck, differ(40.0, 0.0), CONFIG.quiet_ns)
+    assert actions == (Alert("ours 40, broker 0: accept the broker's figure in the cockpit", 1),)
+    _, actions = step(stuck, differ(0.5, 0.0), CONFIG.quiet_ns)
+    assert actions == (Alert("ours 0.5, broker 0: accept the broker's figure in the cockpit", 1),)
+    _, actions = step(stuck, differ(40.0, 40.0), CONFIG.quiet_ns)
+    assert actions == (Alert("rejected by the broker", 1),)
+    _, actions = step(at(FlattenState.CLOSING), differ(40.0, 0.0, halted=1), CONFIG.quiet_ns)
+    assert actions == (Alert("halted", 1),), "nothing was refused: it is closed in full after the halt"
+    kept = replace(stuck, excused=0b01, alerted_ns=0)
+    _, actions = step(kept, view(40.0, 5.0, theirs=(0.0, 5.0), halted=0b10), CONFIG.quiet_ns)
+    assert actions == (Alert("halted", 0b10),), "what is kept needs no word"
+    _, actions = step(at(FlattenState.CLOSING), differ(0.5, 0.0), CONFIG.quiet_ns)
+    assert actions == (Alert("a residue under one share: an operator excuses it by name", 1),)
+
+
+def test_what_only_the_broker_holds_is_named_and_read_again_without_a_cancel() -> None:
+    words = "ours 0, broker 40: accept the broker's figure in the cockpit"
+    seen = differ(0.0, 40.0, **read(2, snapshot_positions=1))
+    found, actions = step(ASKED, seen, MS)
+    assert (found.state, actions) == (FlattenState.STUCK, (Alert(words, 1),))
+    waits = at(FlattenState.STUCK, alerted_ns=T)
+    assert step(waits, seen, CONFIG.round_ns - 1) == (waits, ())
+    assert step(waits, seen, CONFIG.round_ns)[1] == (RequestSnapshot(),)
+    assert step(waits, seen, 60 * S)[1] == (Alert(words, 1), RequestSnapshot())
+    assert step(replace(waits, scope=0b10), seen, MS)[0].state == FlattenState.VERIFYING
+    assert step(replace(waits, excused=0b01), seen, MS)[0].state == FlattenState.VERIFYING
+    held = view(0.0, 5.0, theirs=(40.0, 5.0), halted=0b10, **read(2, snapshot_positions=0b11))
+    assert step(ASKED, held, MS)[1] == (Alert("halted", 0b10),), "first what we hold"
 
 
 # -- positions outside the instruments -------------------------------------------------------------------------------

@@ -17,11 +17,13 @@ from engine.domain.codes import (
     IntentKind,
     LinkState,
     OrderState,
+    Refusal,
     ServiceState,
     Source,
     TickKind,
 )  # fmt: skip
 from engine.procs.watchdog import Watchdog, create
+from engine.risk.reconcile import confirmed
 from engine.runtime.testing import TestInstance, instance
 from shm.layouts import TICK
 
@@ -73,6 +75,8 @@ class World:
         self.index_silent = False
         self.bridge_fills = True
         self.bridge_drains = True
+        self.theirs: dict[int, float] = {}
+        """What the broker says it holds where that differs from ours: the gate closes only what both have."""
         self.orders: list[np.void] = []
         self.commands: list[int] = []
         self._next_market = self._next_index = 0
@@ -155,6 +159,18 @@ class World:
         self.positions.publish(symbol)
         self.broker.value[0]["order_events"] += 1
 
+    def differ(self, symbol: int, theirs: float) -> None:
+        """The broker holds something else than our books say, and that has been judged."""
+        self.theirs[symbol] = theirs
+        p = self.positions.value[symbol]
+        p["broker_qty"], p["mismatch_since_ns"] = theirs, self.clock.now
+        self.positions.publish(symbol)
+
+    def agree(self, symbol: int) -> None:
+        """The operator takes the broker's figure."""
+        self.positions.value[symbol]["mismatch_since_ns"] = 0
+        self.hold(symbol, self.theirs.pop(symbol))
+
     def serve_bridge(self) -> None:
         """The fake bridge: cancels, fills and snapshots at once."""
         if not self.bridge_drains:
@@ -166,21 +182,25 @@ class World:
                 b["snapshot_id"] += 1
                 b["snapshot_begin_ns"] = b["snapshot_end_ns"] = self.clock.now
                 b["snapshot_events"], b["snapshot_open_orders"] = b["order_events"], b["working_orders"]
-                b["snapshot_positions"] = sum(1 << i for i in range(self.n) if self.positions.value[i]["qty"])
+                held = [self.theirs.get(i, float(self.positions.value[i]["qty"])) for i in range(self.n)]
+                b["snapshot_positions"] = sum(1 << i for i, qty in enumerate(held) if qty)
         for o in self._orders_in.poll().copy():
             assert o["kind"] == IntentKind.NEW
             assert o["flags"] & IntentFlag.REDUCE_ONLY
             assert o["source"] == Source.WATCHDOG
+            symbol, signed = int(o["symbol"]), int(o["side"]) * float(o["qty"])
+            if symbol in self.theirs:
+                both = confirmed(float(self.positions.value[symbol]["qty"]), self.theirs[symbol])
+                if signed * both >= 0.0 or abs(signed) > abs(both):
+                    events.emit(EventKind.REFUSED, Refusal.NOT_REDUCING, ref_id=int(o["intent_id"]))
+                    continue
+                self.differ(symbol, self.theirs[symbol] + signed)
             self.orders.append(o)
             b["last_close_sent_ns"] = self.clock.now
             events.emit(EventKind.ORDER_STATE, OrderState.SENT, ref_id=int(o["intent_id"]))
             if self.bridge_fills:
-                symbol = int(o["symbol"])
-                self.hold(
-                    symbol,
-                    float(self.positions.value[symbol]["qty"]) + int(o["side"]) * float(o["qty"]),
-                    float(self.mids[symbol]),
-                )
+                held = float(self.positions.value[symbol]["qty"])
+                self.hold(symbol, held + signed, float(self.mids[symbol]))
                 events.emit(EventKind.ORDER_STATE, OrderState.FILLED, ref_id=int(o["intent_id"]))
         self.broker.publish()
 

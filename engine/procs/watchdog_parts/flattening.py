@@ -173,6 +173,7 @@ class Flattening:
         positions, books = senses.positions.value, senses.books.value
         b = senses.broker.value[0]
         qty = positions["qty"].tolist()
+        theirs, differ = positions["broker_qty"].tolist(), positions["mismatch_since_ns"].tolist()
         buys = (positions["working_buy_qty"] + positions["unknown_buy_qty"]).tolist()
         sells = (positions["working_sell_qty"] + positions["unknown_sell_qty"]).tolist()
         for own in self._own.values():
@@ -203,6 +204,7 @@ class Flattening:
             regular_hours=senses.regular_hours,
             can_send=can_send,
             foreign=senses.foreign(),
+            theirs=tuple(theirs[i] if differ[i] else qty[i] for i in range(n)),
         )
 
     def _drain(self, now_ns: int) -> None:
