@@ -10,7 +10,7 @@ from engine.broker.bookkeeper import Bookkeeper
 from engine.broker.desk import Desk
 from engine.broker.register import Register
 from engine.broker.session import Session
-from engine.domain.codes import CommandKind, EventKind
+from engine.domain.codes import ONE_SYMBOL, CommandKind, EventKind
 from engine.runtime.events import EventWriter
 
 ENTRIES_ONLY = 1
@@ -52,6 +52,10 @@ class Commands:
     def _cancel_all(self, command: np.void, now_ns: int) -> str:
         if int(command["flags"]) & ENTRIES_ONLY:
             return self._cancel_entries(command, now_ns)
+        if int(command["flags"]) & ONE_SYMBOL:
+            symbol = int(command["symbol"])
+            count = self._desk.cancel([o for o in self._register.active() if o.symbol == symbol], now_ns)
+            return f"{count} cancels requested"
         return self.cancel_all(now_ns)
 
     def cancel_all(self, now_ns: int) -> str:

@@ -107,6 +107,10 @@ class CommandKind(IntEnum):
     ACKNOWLEDGE = 14
 
 
+ONE_SYMBOL = 2
+"""Bit 1 of a CANCEL_ALL's flags: only the orders of its symbol. A flag, as a symbol of 0 may be a forgotten one."""
+
+
 class OrderState(IntEnum):
     """Life of an order. PENDING: in a ring, no verdict yet. UNKNOWN: sent, fate not known; counts as exposure."""
 

@@ -262,11 +262,11 @@ class Scripted:
         self.link.fills.append(found)
         return found
 
-    def command(self, kind: CommandKind, flags: int = 0) -> int:
+    def command(self, kind: CommandKind, flags: int = 0, symbol: int = 0) -> int:
         record = np.zeros(1, COMMAND)
         c = record[0]
         c["command_id"], c["kind"], c["source"] = self.watchdog.ids.next(Source.WATCHDOG), int(kind), 3
-        c["flags"], c["t_ns"] = flags, self.clock.now
+        c["flags"], c["t_ns"], c["symbol"] = flags, self.clock.now, symbol
         self._commands.publish(record)
         return int(c["command_id"])
 

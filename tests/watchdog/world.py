@@ -11,6 +11,7 @@ import numpy as np
 
 from engine import topology
 from engine.domain.codes import (
+    ONE_SYMBOL,
     CommandKind,
     EventKind,
     IntentFlag,
@@ -22,6 +23,7 @@ from engine.domain.codes import (
     Source,
     TickKind,
 )  # fmt: skip
+from engine.domain.instruments import ALL_SYMBOLS
 from engine.procs.watchdog import Watchdog, create
 from engine.risk.reconcile import confirmed
 from engine.runtime.testing import TestInstance, instance
@@ -79,6 +81,8 @@ class World:
         """What the broker says it holds where that differs from ours: the gate closes only what both have."""
         self.orders: list[np.void] = []
         self.commands: list[int] = []
+        self.cancels: list[int] = []
+        """Symbols whose orders were to be cancelled."""
         self._next_market = self._next_index = 0
         a = self.account.value[0]
         a["net_liquidation_usd"], a["ready"], a["mode"], a["matches"] = 1_000_000.0, 1, 1, 1
@@ -178,6 +182,8 @@ class World:
         b, events = self.broker.value[0], self.ctx[topology.BRIDGE].events
         for c in self._commands_in.poll().copy():
             self.commands.append(int(c["kind"]))
+            if c["kind"] == CommandKind.CANCEL_ALL:
+                self.cancels.append(int(c["symbol"]) if c["flags"] & ONE_SYMBOL else ALL_SYMBOLS)
             if c["kind"] == CommandKind.SNAPSHOT:
                 b["snapshot_id"] += 1
                 b["snapshot_begin_ns"] = b["snapshot_end_ns"] = self.clock.now

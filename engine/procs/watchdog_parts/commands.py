@@ -99,7 +99,7 @@ class Commands:
     def _reset(self, command_id: int, source: int, request: ResetRequest, by: str, now_ns: int) -> None:
         agent, stops = self._agent, self._agent.stops
         found = refusals(
-            self.reset_facts(now_ns), request, self._ctx.config.guardrails.cooling_s, stops.latch.kill_id, now_ns
+            self.reset_facts(now_ns), request, self._ctx.config.guardrails.cooling_s, self._killed_ns(now_ns), now_ns
         )
         if stops.releasing:
             found.append("another release is being written")
@@ -137,13 +137,27 @@ class Commands:
             return False
         return self._agent.excuse(by, now_ns)
 
+    def _whole(self, now_ns: int) -> bool:
+        """Not only single symbols are stopped: the whole account has to be flat."""
+        latch = self._agent.stops.latch
+        return latch.kill or not latch.symbol_kill or self._agent.effective(now_ns).kill
+
+    def _killed_ns(self, now_ns: int) -> int:
+        """When what a reset releases was latched: a stop of single symbols, when their flatten began."""
+        agent = self._agent
+        return agent.stops.latch.kill_id if self._whole(now_ns) else agent.flattening.state.started_ns
+
     def reset_facts(self, now_ns: int) -> ResetFacts:
         agent = self._agent
         latch, senses = agent.stops.latch, agent.senses
-        held, foreign = senses.held(), senses.foreign()
+        held, foreign, flat_since_ns = senses.held(), senses.foreign(), agent.flattening.flat_since_ns
+        if not self._whole(now_ns):
+            held, foreign = held & latch.symbol_kill, 0
+            if not flat_since_ns and not agent.flattening.exposed() & latch.symbol_kill:
+                flat_since_ns = agent.flattening.symbol_flat_since_ns
         return ResetFacts(
             killed=latch.kill or bool(latch.symbol_kill) or agent.effective(now_ns).kill,
-            flat_since_ns=agent.flattening.flat_since_ns,
+            flat_since_ns=flat_since_ns,
             flattening=agent.flattening.active,
             remaining=senses.open_in_words(held, foreign),
             day_locked=agent.day_locked,

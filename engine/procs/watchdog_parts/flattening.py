@@ -11,6 +11,7 @@ import numpy as np
 
 from engine import topology
 from engine.domain.codes import (
+    ONE_SYMBOL,
     CommandKind,
     EventKind,
     FlattenState,
@@ -74,6 +75,9 @@ class Flattening:
         self._written: fl.Flatten | None = None
         self.state = self._published = fl.Flatten()
         self.flat_since_ns = 0
+        self.symbol_flat_since_ns = 0
+        """The symbols of a flatten of single ones are confirmed flat; the account is not."""
+        self._seen = (0, 0)  # number of a snapshot, and the executions in scope when it was first seen
         self.flat_lost = False
         """Flat had been confirmed, and something is held or works again."""
         self._next_look_ns = 0
@@ -106,8 +110,11 @@ class Flattening:
             self._publish()
         elif state.active:
             self.start(f"continued with other symbols: {state.reason}", Source.WATCHDOG, now_ns)
-        elif state.state == FlattenState.FLAT and state.boot_id == self._boot and state.flat_ns >= kill_id > 0:
-            self.state, self.flat_since_ns = state, state.flat_ns
+        elif state.state == FlattenState.FLAT and state.boot_id == self._boot:
+            if self._narrow(state):
+                self.state, self.symbol_flat_since_ns = state, state.flat_ns
+            elif state.flat_ns >= kill_id > 0:
+                self.state, self.flat_since_ns = state, state.flat_ns
             self._publish()
 
     @property
@@ -135,7 +142,8 @@ class Flattening:
         )  # fmt: skip
         if excused:
             self.state = fl.excuse(self.state, excused)
-        self.flat_since_ns, self.flat_lost = 0, False
+        self.flat_since_ns = self.symbol_flat_since_ns = 0
+        self.flat_lost = False
         self._counters.add("flattens")
         self._event(f"started: {reason}", now_ns)
         return self.state.flatten_id
@@ -184,7 +192,7 @@ class Flattening:
         for i, flags in enumerate(senses.table[:, k.FLAGS].tolist()):
             if int(flags) & k.HALTED:
                 halted |= 1 << i
-        return fl.View(
+        view = fl.View(
             qty=tuple(qty),
             closing=tuple(sells[i] if qty[i] > 0 else buys[i] for i in range(n)),
             bid=tuple(x if x > 0 else math.nan for x in bids),
@@ -206,6 +214,34 @@ class Flattening:
             foreign=senses.foreign(),
             theirs=tuple(theirs[i] if differ[i] else qty[i] for i in range(n)),
         )
+        return self._narrowed(view) if self._narrow(self.state) else view
+
+    def _narrow(self, state: fl.Flatten) -> bool:
+        """A flatten of single symbols?"""
+        return 0 < state.scope < (1 << len(self._senses.names)) - 1
+
+    def _scope(self) -> list[int]:
+        return [i for i in range(len(self._senses.names)) if self.state.scope >> i & 1]
+
+    def _narrowed(self, view: fl.View) -> fl.View:
+        """The other symbols trade on: their orders and events are none of a flatten of single symbols.
+
+        The bridge puts its orders right by a snapshot before it tells it, so they stand for what the snapshot showed.
+        """
+        positions, scope = self._senses.positions.value, self._scope()
+        working, events = int(positions["working_orders"][scope].sum()), int(positions["executions"][scope].sum())
+        if view.snapshot_id != self._seen[0]:
+            self._seen = (view.snapshot_id, events)
+        return replace(
+            view, open_orders=working, snapshot_open_orders=working, order_events=events, snapshot_events=self._seen[1]
+        )
+
+    def _cancel_all(self, now_ns: int) -> None:
+        if not self._narrow(self.state):
+            self.command(CommandKind.CANCEL_ALL, now_ns, wake=False)
+            return
+        for symbol in self._scope():
+            self.command(CommandKind.CANCEL_ALL, now_ns, wake=False, symbol=symbol)
 
     def _drain(self, now_ns: int) -> None:
         """Verdicts on the watchdog's own closes."""
@@ -236,7 +272,7 @@ class Flattening:
         try:
             for action in actions:
                 if isinstance(action, fl.CancelAll):
-                    self.command(CommandKind.CANCEL_ALL, now_ns, wake=False)
+                    self._cancel_all(now_ns)
                 elif isinstance(action, fl.RequestSnapshot):
                     self.command(CommandKind.SNAPSHOT, now_ns, wake=False)
                 elif isinstance(action, fl.Alert):
@@ -246,7 +282,10 @@ class Flattening:
                         EventKind.ALERT, severity=Severity.P1, source=Source.WATCHDOG, text=text, now_ns=now_ns
                     )
                 elif isinstance(action, fl.Done):
-                    self.flat_since_ns = action.flat_ns
+                    if self._narrow(self.state):
+                        self.symbol_flat_since_ns = action.flat_ns
+                    else:
+                        self.flat_since_ns = action.flat_ns
             if closes:
                 self._publish_closes(closes, now_ns)
         except RingFull as error:  # the bridge does not drain: fencing deals with that, the machine asks again
@@ -298,24 +337,27 @@ class Flattening:
         steps = close.limit / tick
         return round((math.ceil(steps - 1e-9) if close.side > 0 else math.floor(steps + 1e-9)) * tick, 10)
 
-    def command(self, kind: CommandKind, now_ns: int, *, wake: bool = True) -> None:
+    def command(self, kind: CommandKind, now_ns: int, *, wake: bool = True, symbol: int = ALL_SYMBOLS) -> None:
         """Publish one command to the bridge."""
-        self._order(kind, self._ctx.ids.next(Source.WATCHDOG), now_ns)
+        self._order(kind, self._ctx.ids.next(Source.WATCHDOG), now_ns, symbol)
         self._commands.publish_record()
         if wake:
             self._ctx.wake(topology.BRIDGE)
 
-    def _order(self, kind: CommandKind, command_id: int, now_ns: int) -> None:
+    def _order(self, kind: CommandKind, command_id: int, now_ns: int, symbol: int = ALL_SYMBOLS) -> None:
         """Fill the record of the next command."""
         reason = self.state.reason.encode()[:48]
         self._commands.record[0] = (
-            0, now_ns, command_id, ALL_SYMBOLS, int(kind), _WATCHDOG, 0, 0.0, b"watchdog", reason, *_SPARE
+            0, now_ns, command_id, symbol, int(kind), _WATCHDOG, 0 if symbol == ALL_SYMBOLS else ONE_SYMBOL, 0.0,
+            b"watchdog", reason, *_SPARE
         )  # fmt: skip
 
     def _watch_flat(self, now_ns: int) -> None:
         """Confirmed flat lasts until something is held or works again; what an operator has excused may stay."""
         if self.flat_since_ns and (self.exposed() or self._senses.working() or self._foreign()):
             self.flat_since_ns, self.flat_lost = 0, True
+        if self.symbol_flat_since_ns and self.exposed() & self.state.scope:
+            self.symbol_flat_since_ns = 0
 
     def _foreign(self) -> int:
         """Positions outside the instruments, if more than an operator has excused."""
