@@ -89,9 +89,10 @@ class DeadMan:
         ``theirs``: the broker's own position where it differs from ours, else ours."""
         qty = tuple(h.qty for h in self._accounts.holdings)
         closing = [0.0] * len(qty)
-        undecided = open_orders = 0
+        undecided = open_orders = busy = 0
         for order in self._register.active():
             open_orders += 1
+            busy |= 1 << order.symbol
             undecided += order.state in (OrderState.PENDING, OrderState.SENT)
             if qty[order.symbol] * order.side < 0:
                 closing[order.symbol] += order.remaining
@@ -104,6 +105,7 @@ class DeadMan:
             halted=halted,
             open_orders=open_orders,
             undecided=undecided,
+            busy=busy,
             rejected=self.rejected,
             regular_hours=regular_hours,
             can_send=can_send,

@@ -254,9 +254,10 @@ class DirectFlatten:
     def _view(self) -> fl.View:
         book, snapshot = self._book, self._book.snapshot
         closing = [0.0] * len(book.contracts)
-        undecided = working = 0
+        undecided = working = busy = 0
         for _, order in book.working():
             working += 1
+            busy |= 1 << order.contract
             undecided += order.own and not order.decided
             if order.signed * book.qty[order.contract] < 0:
                 closing[order.contract] += order.remaining
@@ -265,7 +266,8 @@ class DirectFlatten:
         return fl.View(
             qty=tuple(book.qty), closing=tuple(closing),
             bid=tuple(q[0] for q in quotes), ask=tuple(q[1] for q in quotes),
-            halted=0, open_orders=working, undecided=undecided, rejected=book.rejected, order_events=book.events,
+            halted=0, open_orders=working, undecided=undecided, busy=busy, rejected=book.rejected,
+            order_events=book.events,
             snapshot_id=snapshot.number, snapshot_begin_ns=snapshot.begin_ns, snapshot_end_ns=snapshot.end_ns,
             snapshot_events=snapshot.events, snapshot_open_orders=snapshot.open_orders,
             snapshot_positions=snapshot.positions, regular_hours=regular,

@@ -13,6 +13,8 @@ Invariants
 2. After round one nothing is closed before: all cancelled, every own close has its verdict, and a snapshot that began
    after the cancel shows no open order. So a cancel that crossed a fill is counted before the next close is sized.
    Only whole shares are closed: what is left under one share is named, and excused by an operator.
+   An order that does not go holds up its own symbol only: when a round is over, the others are closed, those in which
+   nothing has worked since a read that has arrived was asked for.
 3. FLAT needs two snapshots, the second begun at least ``apart_ns`` after the first has ended, both without open orders
    and positions in scope, and no order event since the first one ended.
 4. Where all of the account is ours, a position outside the instruments can't be closed here, and it is not flat either:
@@ -82,6 +84,8 @@ class View:
     last_close_sent_ns: int = 0
     regular_hours: bool = True
     can_send: bool = True
+    busy: int = -1
+    """Mask of symbols with an order that works or has no verdict; -1 when not known: all of them."""
     foreign: int = 0
     """Positions outside the instruments by the last snapshot, 0 unless all of the account is ours."""
     theirs: tuple[float, ...] = ()
@@ -154,6 +158,10 @@ class Flatten:
     rejects: tuple[int, ...] = ()
     boot_id: str = ""
     """Boot of the host that the times belong to."""
+    calm: int = 0
+    """Mask of symbols in which nothing has worked since the read that is outstanding was asked for."""
+    settled: int = 0
+    """Those of the last read that has arrived, as far as nothing works in them now either."""
     excused_foreign: int = 0
     """So many positions outside the instruments does an operator keep; one more than that is open again."""
 
@@ -332,36 +340,54 @@ def _can_close(state: Flatten, view: View, left: int, now_ns: int) -> bool:
 
 
 def _confirm(state: Flatten, view: View, now_ns: int) -> tuple[Flatten, tuple[Action, ...]]:
-    state = _enter(state, FlattenState.CONFIRM_CANCELS, now_ns, asked_ns=now_ns, asked_id=view.snapshot_id)
+    state = _enter(
+        state, FlattenState.CONFIRM_CANCELS, now_ns, asked_ns=now_ns, asked_id=view.snapshot_id, calm=_idle(view),
+        settled=0,
+    )  # fmt: skip
     return state, (CancelAll(), RequestSnapshot())
 
 
 def _fresh(state: Flatten, view: View) -> bool:
     """A snapshot that began after it was asked for, and no order event since it ended."""
-    return (
-        view.snapshot_id != state.asked_id
-        and view.snapshot_begin_ns >= state.asked_ns
-        and view.snapshot_events == view.order_events
-    )
+    return _arrived(state, view) and view.snapshot_events == view.order_events
+
+
+def _idle(view: View) -> int:
+    return (1 << len(view.qty)) - 1 & ~view.busy
+
+
+def _arrived(state: Flatten, view: View) -> bool:
+    """Has the read that was asked for been completed?"""
+    return view.snapshot_id != state.asked_id and view.snapshot_begin_ns >= state.asked_ns
 
 
 def _read_again(state: Flatten, view: View, now_ns: int, config: FlattenConfig) -> tuple[Flatten, tuple[Action, ...]]:
     """Ask for another snapshot, not too often; when one is outstanding, only after its timeout."""
-    arrived = view.snapshot_id != state.asked_id and view.snapshot_begin_ns >= state.asked_ns
-    if now_ns - state.asked_ns < (config.poll_ns if arrived else config.snapshot_timeout_ns):
+    if now_ns - state.asked_ns < (config.poll_ns if _arrived(state, view) else config.snapshot_timeout_ns):
         return state, ()
-    return replace(state, asked_ns=now_ns, asked_id=view.snapshot_id), (RequestSnapshot(),)
+    return replace(state, asked_ns=now_ns, asked_id=view.snapshot_id, calm=_idle(view)), (RequestSnapshot(),)
 
 
 def _confirming(
     state: Flatten, view: View, left: int, now_ns: int, config: FlattenConfig
 ) -> tuple[Flatten, tuple[Action, ...]]:
-    """All cancelled and read back: then close the rest, sized by what the broker has confirmed."""
+    """All cancelled and read back: then close the rest, sized by what the broker has confirmed.
+
+    A symbol in which nothing works, and nothing has since a read was asked for that has arrived, has its fills in that
+    read: an order of another symbol that does not go can't change what is held of it.
+    """
+    calm, settled = state.calm & _idle(view), state.settled & _idle(view)
+    settled = calm if _arrived(state, view) else settled
+    if (calm, settled) != (state.calm, state.settled):
+        state = replace(state, calm=calm, settled=settled)
     working = view.undecided or view.snapshot_open_orders or view.open_orders
     if not _fresh(state, view) or working:
         if now_ns - state.phase_ns < config.round_ns:
             return _read_again(state, view, now_ns, config)
         state, alert = _alert(state, now_ns, config, "cancels are not confirmed")
+        closes = _closes(state, view, left & state.settled, now_ns, config, ignore_working=True)
+        if closes:
+            return _enter(state, FlattenState.CLOSING, now_ns, rounds=state.rounds + 1), alert + closes
         state, again = _confirm(state, view, now_ns)
         return state, alert + again
     if not left and not _shown(state, view) and not outside(state, view):

@@ -30,6 +30,8 @@ class Exchange:
     rejects_until_ns: int = 1 << 62
     fill_share: float = 0.5
     halted: int = 0
+    hangs: int = 0
+    """Mask of symbols whose orders neither fill nor go."""
     orders: list[Order] = field(default_factory=list)
     events: int = 0
     snapshot: tuple[int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0)  # id, begin, end, events, orders, positions
@@ -76,6 +78,8 @@ class Exchange:
                     self.rejected |= 1 << order.symbol
                     self.events += 1
                 continue
+            if self.hangs >> order.symbol & 1:
+                continue
             halted = self.halted >> order.symbol & 1
             if not halted and rnd.random() < self.fill_share:
                 size = order.remaining if rnd.random() < 0.5 else float(rnd.randint(1, max(1, int(order.remaining))))
@@ -108,7 +112,11 @@ class Exchange:
                 closing[order.symbol] += order.remaining
         number, begin, end, events, orders, mask = self.snapshot
         rejected, self.rejected = self.rejected, 0
+        busy = 0
+        for order in self.orders:
+            busy |= 1 << order.symbol
         return View(
+            busy=busy,
             qty=tuple(self.qty), closing=tuple(closing), bid=(99.99,) * n, ask=(100.01,) * n, halted=self.halted,
             open_orders=len(self.orders), undecided=sum(1 for o in self.orders if o.undecided), rejected=rejected,
             order_events=self.events, snapshot_id=number, snapshot_begin_ns=begin, snapshot_end_ns=end,

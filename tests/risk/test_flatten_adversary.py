@@ -62,6 +62,10 @@ class Adversary(RuleBasedStateMachine):
     def the_market_fills(self, share: float) -> None:
         self.exchange.fill_share = share
 
+    @rule(which=symbol)
+    def orders_of_a_symbol_hang_or_go_on(self, which: int) -> None:
+        self.exchange.hangs ^= 1 << which
+
     @rule()
     def the_link_goes_or_comes(self) -> None:
         self.link = not self.link
@@ -93,6 +97,7 @@ class Adversary(RuleBasedStateMachine):
         if not hasattr(self, "exchange"):
             return
         self.link, self.regular = True, True
+        self.exchange.hangs = 0
         self.exchange.halted, self.exchange.reject_share, self.exchange.fill_share = 0, 0.0, 0.5
         for _ in range(120):
             self._turn(1_000)

@@ -290,6 +290,65 @@ def test_nothing_is_closed_before_a_fresh_read_shows_no_order(changes: dict[str,
     assert step(ASKED, view(5.0, 0.0, **changes), CONFIG.round_ns - 1)[1] in ((), (RequestSnapshot(),))
 
 
+def confirming(*views: View, at_ms: tuple[int, ...]) -> tuple[Flatten, tuple[fl.Action, ...]]:
+    """What the views lead to, from the moment at which cancels and a read were asked for."""
+    state, actions = fl._confirm(at(FlattenState.CLOSING), views[0], T)
+    for seen, ms in zip(views, at_ms, strict=True):
+        state, actions = step(state, seen, ms * MS)
+    return state, actions
+
+
+HANGS = {"busy": 0b01, "open_orders": 1, "snapshot_open_orders": 1}
+OVER_MS = CONFIG.round_ns // MS
+
+
+def test_an_order_that_does_not_go_holds_up_its_own_symbol_only_and_not_for_ever() -> None:
+    before, after = view(5.0, -7.0, **HANGS), view(5.0, -7.0, **HANGS | read(2, open_orders=1))
+    state, actions = confirming(before, after, after, at_ms=(1, 2, OVER_MS - 1))
+    assert closes(actions) == []
+    state, actions = step(state, after, CONFIG.round_ns)
+    assert (state.state, state.rounds) == (FlattenState.CLOSING, 2)
+    assert closes(actions) == [(1, BUY, 7.0)]
+    assert Alert("cancels are not confirmed", 0b11) in actions
+
+
+@pytest.mark.parametrize(
+    ("changes", "at_ms"),
+    [
+        ([{"busy": 0b11}, {}, {}], (1, 50, OVER_MS)),  # something worked in it when the read had been asked for
+        ([{}, {"busy": 0b11}, {}], (1, 50, OVER_MS)),
+        ([{}, {}, {"busy": 0b11}], (1, 50, OVER_MS)),
+        ([{}, {}, {"busy": -1}], (1, 50, OVER_MS)),  # not known
+    ],
+)
+def test_nothing_is_closed_in_a_symbol_in_which_something_has_worked_since_the_read(
+    changes: list[dict[str, Any]], at_ms: tuple[int, ...]
+) -> None:
+    views = [view(5.0, -7.0, **HANGS | read(2, open_orders=1) | change) for change in changes]
+    asked = replace(views[0], snapshot_id=1, snapshot_begin_ns=0, snapshot_end_ns=0)
+    state, actions = fl._confirm(at(FlattenState.CLOSING), asked, T)
+    assert state.settled == 0
+    for seen, ms in zip(views, at_ms, strict=True):
+        state, actions = step(state, seen, ms * MS)
+    assert closes(actions) == []
+    assert state.state == FlattenState.CONFIRM_CANCELS
+
+
+def test_without_a_read_that_has_arrived_nothing_is_closed_however_calm() -> None:
+    before = view(5.0, -7.0, **HANGS)
+    assert closes(confirming(before, before, at_ms=(1, OVER_MS))[1]) == []
+
+
+def test_what_a_read_has_settled_stays_settled_while_the_next_one_is_out() -> None:
+    arrived = view(5.0, -7.0, **HANGS | read(2, open_orders=1))
+    state, actions = fl._confirm(at(FlattenState.CLOSING), view(5.0, -7.0, **HANGS), T)
+    state, actions = step(state, arrived, 200 * MS)
+    assert actions == (RequestSnapshot(),)
+    assert (state.asked_id, state.settled) == (2, 0b10)
+    state, actions = step(state, arrived, CONFIG.round_ns)
+    assert closes(actions) == [(1, BUY, 7.0)]
+
+
 def test_a_read_that_came_is_repeated_soon_and_one_that_is_out_after_its_time() -> None:
     came = view(5.0, 0.0, **read(2, open_orders=1))
     out = view(5.0, 0.0, **read(1))

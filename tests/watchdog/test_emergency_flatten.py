@@ -253,3 +253,19 @@ def test_what_is_excused_before_the_account_is_known_is_kept() -> None:
     assert course.hand.done
     assert exchange.qty == [0.0, 25.0]
     assert all(symbol == 0 for _, symbol, _, _ in exchange.closes)
+
+
+def test_an_order_that_will_not_cancel_holds_up_its_own_symbol_only() -> None:
+    exchange = Exchange(8, [40.0, -30.0], reject_share=0.0, bridge_fills=0.0)
+    stubborn = bridge_order(0, 20.0, 1)
+    exchange.orders.append(stubborn)
+    course = Course(exchange)
+    stubborn.cancel_at = 1 << 62  # its cancel is asked for, and never comes
+    exchange.reject_share = 1.0
+    course.run(7.5, until_flat=False)
+    exchange.reject_share = 0.0
+    course.run(60.0, until_flat=False)
+    assert exchange.qty[1] == 0.0
+    assert exchange.broken == []
+    assert not course.hand.done
+    assert any("cancels are not confirmed" in a for a in course.hand.alerts)

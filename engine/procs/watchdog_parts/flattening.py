@@ -163,8 +163,10 @@ class Flattening:
             if self.state is not self._published:  # begun while another hand acts: a successor must know of it
                 self._publish()
             return
-        self._senses.refresh_market()  # a close is sized by what is known now, not a cycle ago
+        # A close is sized by what is known now, not a cycle ago: the broker's cell first, so that no snapshot is newer
+        # than the positions it is taken to confirm.
         self._senses.broker.refresh()
+        self._senses.refresh_market()
         before = self.state
         self.state, actions = fl.step(self.state, self.view(can_send), now_ns, self._config)
         self._rejected = 0
@@ -184,7 +186,9 @@ class Flattening:
         theirs, differ = positions["broker_qty"].tolist(), positions["mismatch_since_ns"].tolist()
         buys = (positions["working_buy_qty"] + positions["unknown_buy_qty"]).tolist()
         sells = (positions["working_sell_qty"] + positions["unknown_sell_qty"]).tolist()
+        busy = sum(1 << i for i in positions["working_orders"].nonzero()[0].tolist())
         for own in self._own.values():
+            busy |= 1 << own.symbol
             side = buys if own.signed > 0 else sells
             side[own.symbol] += abs(own.signed)
         bids, asks = books["bid_price"][:, 0].tolist(), books["ask_price"][:, 0].tolist()
@@ -200,6 +204,7 @@ class Flattening:
             halted=halted,
             open_orders=senses.working(),
             undecided=len(self._own),
+            busy=busy,
             rejected=self._rejected,
             order_events=int(b["order_events"]),
             snapshot_id=int(b["snapshot_id"]),
