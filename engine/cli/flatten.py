@@ -23,10 +23,19 @@ WAIT_S = 60.0
 def flatten(config_file: Path | None, instance: str | None, direct: bool, wait_s: float) -> int:
     """Stop entries, cancel everything, close everything. Exit 0 only when the broker has confirmed flat.
 
-    Afterwards it stays PAUSED until `l2dash resume`.
+    Afterwards it stays PAUSED until `l2dash resume`. With --direct and a living bridge or watchdog it is `l2dash kill
+    --flatten`: two hands that close the same position would turn it around.
     """
     if direct:
-        return flatten_directly(target_or_starting(config_file, instance))
+        config = target_or_starting(config_file, instance)
+        senders = living_senders(config)
+        if not senders:
+            return flatten_directly(config)
+        from engine.cli.kill import kill
+
+        say(f"{' and '.join(senders)} may send too: KILL is latched and every process ended first")
+        context = click.get_current_context()
+        return int(context.invoke(kill, config_file=config_file, instance=instance, then_flatten=True, services=()))
     flatten_and_wait(target(config_file, instance), wait_s)
     return 0
 
@@ -74,9 +83,21 @@ def flatten_and_wait(config: Config, wait_s: float) -> None:
             raise CliError(
                 f"not confirmed flat after {wait_s:.0f} s (state {name_of(FlattenState, int(value['state']))}, "
                 f"remaining {', '.join(left) or 'unknown'}, open orders {int(value['open_orders'])}): it goes on; "
-                "see `l2dash status`, or use `l2dash flatten --direct`"
+                "see `l2dash status`; `l2dash flatten --direct` ends every process first and closes by itself"
             )
     say("flat, confirmed by the broker; PAUSED until `l2dash resume`")
+
+
+def living_senders(config: Config) -> list[str]:
+    """Processes, hung ones too, that send orders of this instance: "broker-bridge (pid 12)"."""
+    from engine import topology
+    from engine.runtime.instance import living
+
+    return [
+        f"{life.service} (pid {life.pid})"
+        for life in living(config)
+        if life.service in (topology.BRIDGE, topology.WATCHDOG)
+    ]
 
 
 def flatten_directly(config: Config) -> int:

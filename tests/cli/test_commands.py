@@ -14,6 +14,7 @@ from typing import Any
 import click
 import pytest
 
+from engine.broker import emergency
 from engine.cli import health, logs, preopen, settings, storage
 from engine.cli.errors import CliError, Refused, run
 from engine.config import Config
@@ -203,6 +204,34 @@ def test_kill_says_what_remains_at_the_broker(private: TestInstance, cli: Any) -
     assert code == 0
     assert "GOOGL -7" in said
     assert "l2dash flatten --direct" in said
+
+
+@pytest.mark.parametrize("service", ["broker-bridge", "watchdog"])
+def test_a_direct_flatten_ends_whoever_else_may_send_first(
+    private: TestInstance, cli: Any, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hung = sleeper(private, service)
+    found: list[Any] = []
+
+    def direct(config: Any, say: Any) -> Any:
+        found.append(hung.poll())
+        return emergency.Result(True, (), 1, 0.1, "flat")
+
+    monkeypatch.setattr(emergency, "flatten_direct", direct)
+    code, said = cli("flatten", "--direct")
+    assert code == 0
+    assert found == [-9], "nobody but this hand sends"
+    assert said.index(f"{service} (pid {hung.pid}) may send too") < said.index("KILL latched")
+    assert "flat, confirmed by the broker" in said
+    assert latch.parse((private.config.state_dir / "latch.json").read_text()).kill
+
+
+def test_a_direct_flatten_with_nobody_alive_latches_nothing(
+    private: TestInstance, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emergency, "flatten_direct", lambda *_: emergency.Result(True, (), 0, 0.1, "flat"))
+    assert cli("flatten", "--direct")[0] == 0
+    assert not (private.config.state_dir / "latch.json").exists()
 
 
 def test_kill_of_one_service_latches_nothing(private: TestInstance, cli: Any) -> None:
