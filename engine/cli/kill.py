@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from engine.cli import systemd
-from engine.cli.errors import CliError, say
+from engine.cli.errors import FAILED, CliError, say
 from engine.cli.settings import target_options, target_or_starting
 
 if TYPE_CHECKING:
@@ -36,17 +36,50 @@ def kill(config_file: Path | None, instance: str | None, then_flatten: bool, ser
     config = target_or_starting(config_file, instance)
     if services:
         return _kill_some(config, services)
-    from engine.cli.access import what_remains, who_am_i
-    from engine.risk.latch import kill_offline
+    trouble = _latch(config)
+    say(f"latch NOT written: {trouble}; ending everything all the same" if trouble else "KILL latched")
+    try:
+        code = _end(config, then_flatten)
+    finally:  # also when something does not die or does not get flat: what the next start does must be known
+        trouble = _latch(config)
+        if trouble:
+            say(
+                f"latch NOT written: {trouble}. The next start is NOT latched, it may trade: do not start before "
+                f"{config.state_dir} can be written and `l2dash kill` has said `KILL latched`"
+            )
+    if trouble:
+        return FAILED
+    say(f"journal and state are untouched in {config.state_dir}; the next start is KILLED until `l2dash reset`")
+    return code
 
-    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    kill_offline(config.state_dir, f"l2dash kill by {who_am_i()}", time.monotonic_ns(), time.time_ns())
-    say("KILL latched")
+
+def _latch(config: Config) -> str:
+    """Latch KILL in the file; what went wrong, empty if the file says KILL. A disk must not keep anything alive."""
+    from engine.cli.access import who_am_i
+    from engine.risk import latch
+
+    try:
+        config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        latch.kill_offline(config.state_dir, f"l2dash kill by {who_am_i()}", time.monotonic_ns(), time.time_ns())
+    except OSError as error:
+        try:
+            latched = latch.parse((config.state_dir / latch.FILE).read_text()).kill
+        except (OSError, ValueError):
+            latched = False
+        return "" if latched else str(error)
+    return ""
+
+
+def _end(config: Config, then_flatten: bool) -> int:
+    """End everything and say what remains; the exit code of the flatten, if one was asked for."""
+    from engine.cli.access import what_remains
+
     if systemd.manages():
         systemd.kill_all()
     # The embedded broker of sim must outlive a flatten: it holds the positions.
     spared = ("paper-gateway",) if then_flatten else ()
     ended = end_everything(config, spared)
+    _latch(config)  # again: the watchdog's last write may have come after ours, with no KILL in it
     say(f"ended: {', '.join(ended)}" if ended else "nothing was running")
     remains = what_remains(config)
     say(f"remains at the broker: {remains}" if remains else "nothing known remains at the broker")
@@ -60,7 +93,6 @@ def kill(config_file: Path | None, instance: str | None, then_flatten: bool, ser
             end_everything(config, ())
     elif remains:
         say("close it with `l2dash flatten --direct` (with the gateway up), or at the broker")
-    say(f"journal and state are untouched in {config.state_dir}; the next start is KILLED until `l2dash reset`")
     return code
 
 

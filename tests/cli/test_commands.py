@@ -15,7 +15,7 @@ import click
 import pytest
 
 from engine.broker import emergency
-from engine.cli import health, logs, preopen, settings, storage
+from engine.cli import flatten, health, kill, logs, preopen, settings, storage
 from engine.cli.errors import CliError, Refused, run
 from engine.config import Config
 from engine.domain.codes import ServiceState
@@ -193,6 +193,74 @@ def test_kill_ends_a_hung_process_latches_first_and_erases_nothing(private: Test
     assert "l2dash kill" in latch.parse((private.config.state_dir / "latch.json").read_text()).kill_text
     assert journal.read_bytes() == b"kept"
     assert private.config.shm_dir.is_dir()
+
+
+def test_kill_ends_and_flattens_also_when_the_latch_cannot_be_written(
+    private: TestInstance, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(state_dir: Path, what: latch.Latch) -> None:
+        raise OSError(28, "No space left on device")
+
+    flattened: list[Config] = []
+    monkeypatch.setattr(latch, "save", full)
+    monkeypatch.setattr(flatten, "flatten_directly", lambda config: flattened.append(config) or 0)
+    hung = sleeper(private, "algo")
+    try:
+        code, said = cli("kill", "--flatten")
+        assert hung.wait(10) == -9
+    finally:
+        hung.kill()
+    assert code == 1
+    assert len(flattened) == 1
+    assert "KILL latched\n" not in said
+    assert said.index("latch NOT written: [Errno 28] No space left on device") < said.index("ended: algo")
+    assert "The next start is NOT latched" in said.splitlines()[-1]
+
+
+def test_kill_latches_at_the_end_when_the_disk_has_room_again(
+    private: TestInstance, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, tried = latch.save, []
+
+    def full_once(state_dir: Path, what: latch.Latch) -> None:
+        tried.append(what)
+        if len(tried) == 1:
+            raise OSError(28, "No space left on device")
+        save(state_dir, what)
+
+    monkeypatch.setattr(latch, "save", full_once)
+    code, said = cli("kill")
+    assert code == 0
+    assert "the next start is KILLED" in said.splitlines()[-1]
+    assert latch.parse((private.config.state_dir / "latch.json").read_text()).kill
+
+
+def test_kill_on_a_full_disk_counts_a_file_that_says_kill_already(
+    private: TestInstance, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(state_dir: Path, what: latch.Latch) -> None:
+        raise OSError(28, "No space left on device")
+
+    latch.save(private.config.state_dir, latch.Latch(kill=True, boot_id="of another boot"))
+    monkeypatch.setattr(latch, "save", full)
+    code, said = cli("kill")
+    assert (code, "the next start is KILLED" in said) == (0, True)
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_the_last_word_of_a_dying_watchdog_does_not_lift_the_latch_of_kill(
+    private: TestInstance, cli: Any, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    def late(config: Config, spared: tuple[str, ...]) -> list[str]:
+        latch.save(config.state_dir, latch.Latch(boot_id=latch.boot_id()))
+        if not dies:
+            raise CliError("does not die: watchdog pid 1")
+        return ["watchdog (pid 1)"]
+
+    monkeypatch.setattr(kill, "end_everything", late)
+    code, _ = cli("kill")
+    assert code == (0 if dies else 1)
+    assert latch.parse((private.config.state_dir / "latch.json").read_text()).kill
 
 
 def test_kill_says_what_remains_at_the_broker(private: TestInstance, cli: Any) -> None:
