@@ -154,20 +154,23 @@ def load(state_dir: Path, mode: str, now_ns: int, wall_ns: int) -> Latch:
         return Latch(boot_id=boot_id())
     except (OSError, ValueError) as error:
         return latched(f"{path} can't be read ({error}): latched until reset")
+    return rebased(latch, boot_id(), now_ns, wall_ns)
+
+
+def rebased(latch: Latch, boot: str, now_ns: int, wall_ns: int) -> Latch:
+    """The latch with the monotonic times of this boot. Those of another boot would end a wait at once, or never."""
     if latch.awaits_link and not latch.lost_since_ns:  # of a version that did not write it
         latch = replace(latch, lost_since_ns=latch.kill_id, lost_wall_ns=latch.killed_wall_ns)
-    boot = boot_id()
-    if latch.boot_id != boot:
-        if latch.lost_since_ns:
-            away_ns = wall_ns - latch.lost_wall_ns
-            away_ns = away_ns if away_ns >= 0 else UNKNOWN_NS  # the wall has gone back since
-            latch = replace(latch, lost_since_ns=now_ns - away_ns, lost_wall_ns=wall_ns - away_ns)
-        # Monotonic times of another boot would end the cooling at once, or never: it starts anew.
-        latch = replace(
-            latch, released_kill_id=0, released_pause_id=0, boot_id=boot,
-            kill_id=now_ns if latch.kill else 0, pause_id=now_ns if latch.pause else 0,
-        )  # fmt: skip
-    return latch
+    if latch.boot_id == boot:
+        return latch
+    if latch.lost_since_ns:
+        away_ns = wall_ns - latch.lost_wall_ns
+        away_ns = away_ns if away_ns >= 0 else UNKNOWN_NS  # the wall has gone back since
+        latch = replace(latch, lost_since_ns=now_ns - away_ns, lost_wall_ns=wall_ns - away_ns)
+    return replace(  # the cooling starts anew
+        latch, released_kill_id=0, released_pause_id=0, boot_id=boot,
+        kill_id=now_ns if latch.kill else 0, pause_id=now_ns if latch.pause else 0,
+    )  # fmt: skip
 
 
 def init(state_dir: Path) -> Path:
@@ -198,14 +201,18 @@ def prepare(state_dir: Path, mode: str) -> bool:
 
 
 def kill_offline(state_dir: Path, text: str, now_ns: int, wall_ns: int) -> None:
-    """Latch KILL in the file while no watchdog may be alive: what `l2dash kill` does before it ends the processes."""
+    """Latch KILL in the file while no watchdog may be alive: what `l2dash kill` does before it ends the processes, and
+    after. Raises OSError.
+    """
+    boot = boot_id()
     try:
         latch = parse((state_dir / FILE).read_text())
     except (OSError, ValueError):
-        latch = Latch()
+        latch = Latch(boot_id=boot)
+    latch = rebased(latch, boot, now_ns, wall_ns)  # no watchdog may have started since a reboot
     if not latch.kill:
         latch = replace(latch, kill=True, kill_id=now_ns, kill_text=text[:160], killed_wall_ns=wall_ns, kill_source=3)
-    save(state_dir, replace(latch, boot_id=boot_id()))
+    save(state_dir, latch)
 
 
 RETRY_S = 1.0

@@ -126,6 +126,27 @@ def test_kill_offline_keeps_what_was_known_and_latches(tmp_path: Path) -> None:
     assert (after.kill, after.kill_text, after.locked_session) == (True, "hands", 20240102)
 
 
+def test_kill_offline_after_a_reboot_puts_the_times_of_the_former_boot_right(tmp_path: Path) -> None:
+    before = Latch(
+        kill=True, kill_id=900 * S, kill_text="link", awaits_link=True, lost_since_ns=840 * S, lost_wall_ns=5_000 * S,
+        pause=True, pause_id=800 * S, released_kill_id=700 * S, released_pause_id=600 * S, boot_id="A",
+    )  # fmt: skip
+    latches.save(tmp_path, before)
+    latches.kill_offline(tmp_path, "hands", 60 * S, 5_300 * S)
+    after = latches.load(tmp_path, "sim", 70 * S, 5_310 * S)
+    assert (after.released_kill_id, after.released_pause_id) == (0, 0)
+    assert (after.kill_id, after.pause_id, after.kill_text) == (60 * S, 60 * S, "link")
+    assert (after.lost_since_ns, after.lost_wall_ns) == (60 * S - 300 * S, 5_000 * S)
+    assert after.boot_id == latches.boot_id()
+
+
+def test_kill_offline_after_a_reboot_latches_now(tmp_path: Path) -> None:
+    latches.save(tmp_path, Latch(released_kill_id=700 * S, boot_id="A"))
+    latches.kill_offline(tmp_path, "hands", 60 * S, 5_300 * S)
+    after = latches.load(tmp_path, "sim", 70 * S, 5_310 * S)
+    assert (after.kill, after.kill_id, after.released_kill_id) == (True, 60 * S, 0)
+
+
 def test_a_latch_that_another_process_writes_meanwhile_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
