@@ -90,6 +90,8 @@ class Watchdog:
         self._session = 0
         self._roll_ns = 0
         self._kill_shown = BadgeState.OK
+        self._adopted = self.stops.latch
+        """What held when the other sources' cells were last looked at."""
 
     def on_start(self, now_ns: int) -> None:
         senses = self.senses
@@ -217,8 +219,10 @@ class Watchdog:
     def _adopt(self, now_ns: int) -> None:
         """Stops that another source has set become ours: persisted, journaled, acted upon."""
         latch = self.stops.latch
+        # What came while a stop of its kind held is looked at again once that is released.
+        same, self._adopted = latch is self._adopted and self._cycles > 1, latch
         for block, source in zip(self.senses.stops, (Source.BRIDGE, Source.OPERATOR, Source.CLI), strict=True):
-            if not block.refresh() and not latch.kill and not latch.pause and self._cycles > 1:
+            if not block.refresh() and same and not latch.kill and not latch.pause:
                 continue
             cell = block.value[0]
             stop_id = int(cell["stop_id"])

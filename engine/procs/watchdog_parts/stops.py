@@ -111,6 +111,8 @@ class Stops:
 
     def kill_symbols(self, mask: int, text: str, now_ns: int) -> bool:
         """Latch a block of single symbols, released together with KILL by RESET."""
+        if self._pending is not None and mask & ~self._pending[0].symbol_kill:
+            self._withdraw()
         if not mask & ~self.latch.symbol_kill:
             return False
         self.latch = replace(self.latch, symbol_kill=self.latch.symbol_kill | mask)
