@@ -78,7 +78,7 @@ class Watchdog:
         self._link = LinkRule()
         self._fresh_since_ns = 0
         self._syncing_since_ns = 0
-        self._observe_until_ns = self._exposed_since_ns = 0
+        self._observe_until_ns = self._exposed_since_ns = self._loose_since_ns = 0
         self._pace = Pace(FAST_NS)
         self._next_slow = 0
         self._rehearses = False
@@ -299,12 +299,15 @@ class Watchdog:
             or latch.awaits_link
             or not self.guard.can_send
         ):
-            self._exposed_since_ns = 0
+            self._exposed_since_ns = self._loose_since_ns = 0
             return
         if flattening.flat_lost and flattening.exposed() and senses.facts.link.reconciled:
             self._close_again(now_ns)
             return
         self._exposed_since_ns = 0
+        self._cancel_loose(now_ns)
+        if flattening.active:
+            return
         quiet = not senses.held() and not senses.working()
         if quiet or (self._observe_until_ns and now_ns >= self._observe_until_ns):
             self._observe_until_ns = 0
@@ -324,6 +327,26 @@ class Watchdog:
         flattening.start(
             f"held again under KILL: {what}", Source.WATCHDOG, now_ns, cause_ns=now_ns, excused=flattening.state.excused
         )
+
+    def _cancel_loose(self, now_ns: int) -> None:
+        """Orders work under KILL and there is nothing that they could reduce: whoever made them, they are cancelled.
+
+        Only what stays for a while: a close that has filled is not over at once. Those of the bridge's own flatten are
+        its own. In a managed account an order of another hand is none of ours, and not counted.
+        """
+        flattening, senses = self.flattening, self.senses
+        kept = flattening.kept(self.stops.latch)
+        loose = senses.working_outside(kept)
+        if not loose or senses.held() & ~kept or self._observe_until_ns or not senses.facts.link.reconciled:
+            self._loose_since_ns = 0
+            return
+        self._loose_since_ns = self._loose_since_ns or now_ns
+        if now_ns - self._loose_since_ns < EXPOSED_NS:
+            return
+        self._loose_since_ns = 0
+        what = f"{loose} order{'s work' if loose > 1 else ' works'} under KILL with nothing held that could be reduced"
+        self._alert(Severity.P1, f"{what}: cancelling; see who or what sends them", now_ns)
+        flattening.start(what, Source.WATCHDOG, now_ns, cause_ns=now_ns, excused=kept)
 
     def excuse(self, by: str, now_ns: int) -> bool:
         """An operator has named everything that is held: a running flatten confirms the rest. True if one runs."""

@@ -5,14 +5,30 @@ from __future__ import annotations
 from world import World
 
 from engine.domain.codes import Badge, CommandKind, EventKind, Severity
+from engine.risk import latch
 
 
-def pages(world: World) -> list[str]:
+def pages(world: World, words: bytes = b"held again") -> list[str]:
     return [
         bytes(e["text"]).decode()
         for e in world.events
-        if e["kind"] == EventKind.ALERT and e["severity"] == Severity.P1 and b"held again" in bytes(e["text"])
+        if e["kind"] == EventKind.ALERT and e["severity"] == Severity.P1 and words in bytes(e["text"])
     ]
+
+
+LOOSE = b"nothing held that could be reduced"
+
+
+def work(world: World, count: int, symbol: int = 1) -> None:
+    """So many orders work in a symbol, and in all."""
+    world.positions.value[symbol]["working_orders"] = count
+    world.positions.publish(symbol)
+    world.broker.value[0]["working_orders"] = count
+    world.broker.value[0]["order_events"] += 1
+
+
+def cancels(world: World) -> int:
+    return world.commands.count(CommandKind.CANCEL_ALL)
 
 
 def flat_under_kill(world: World) -> None:
@@ -74,3 +90,85 @@ def test_after_a_release_positions_are_nobodys_loss(world: World) -> None:
     world.run(3)
     assert not pages(world)
     assert world.positions.value[1]["qty"] == 10.0
+
+
+def test_an_order_that_works_after_flat_is_cancelled_and_told(world: World) -> None:
+    flat_under_kill(world)
+    before = cancels(world)
+    work(world, 1)
+    world.run(0.9)
+    assert cancels(world) == before, "a close that has filled is not over at once"
+    world.run(0.5)
+    assert cancels(world) > before
+    assert pages(world, LOOSE) == [
+        "1 order works under KILL with nothing held that could be reduced: cancelling; see who or what sends them"
+    ]
+    work(world, 0)
+    world.run(3)
+    assert world.agent.flattening.flat_since_ns > 0
+    assert len(pages(world, LOOSE)) == 1
+
+
+def test_an_order_of_a_moment_after_flat_is_only_confirmed_anew(world: World) -> None:
+    flat_under_kill(world)
+    for _ in range(3):
+        work(world, 1)
+        world.run(0.6)
+        work(world, 0)
+        world.run(0.5)
+    world.run(2)
+    assert not pages(world, LOOSE)
+    assert world.agent.flattening.flat_since_ns > 0
+
+
+def test_orders_that_work_at_a_start_that_is_latched_are_cancelled(world: World) -> None:
+    latch.save(world.state_dir, latch.Latch(kill=True, kill_id=world.clock.now, boot_id=latch.boot_id()))
+    work(world, 2)
+    world.restart()
+    world.run(1.5)
+    assert cancels(world) > 0
+    assert pages(world, LOOSE)[0].startswith("2 orders work under KILL")
+
+
+def test_books_that_have_not_been_compared_prove_no_order_loose(world: World) -> None:
+    flat_under_kill(world)
+    before = cancels(world)
+    work(world, 1)
+    world.broker.value[0]["reconciled"] = 0
+    world.run(3)
+    assert cancels(world) == before
+    world.broker.value[0]["reconciled"] = 1
+    world.run(1.5)
+    assert cancels(world) > before
+
+
+def test_the_bridges_own_flatten_is_left_alone_with_its_orders(world: World) -> None:
+    stop = world.bridge_stop.value[0]
+    work(world, 1)
+    stop["kill"], stop["kill_reason"], stop["stop_id"] = 1, 1 << Badge.KILL, world.clock.now
+    world.bridge_stop.publish()
+    world.run(5)
+    assert world.killed
+    assert not cancels(world)
+    assert not pages(world, LOOSE)
+
+
+def test_an_order_in_what_an_operator_keeps_may_rest_and_another_is_cancelled(world: World) -> None:
+    world.bridge_fills = False
+    world.hold(0, 10.0)
+    world.command(CommandKind.KILL)
+    world.run(0.5)
+    assert world.agent.excuse("alice", world.clock.now)
+    world.bridge_fills = True
+    world.run(10)
+    assert world.agent.flattening.flat_since_ns > 0
+    before = cancels(world)
+    work(world, 1, symbol=0)
+    world.run(3)
+    assert cancels(world) == before
+    assert not pages(world, LOOSE)
+    world.broker.value[0]["working_orders"] = 2  # and one that reduces nothing
+    world.run(1.5)
+    assert cancels(world) > before
+    assert len(pages(world, LOOSE)) == 1
+    assert world.positions.value[0]["qty"] == 10.0

@@ -81,7 +81,7 @@ def test_what_is_kept_of_it_cools_too(world: World) -> None:
     world.books.value[0]["fair_value"] = 103.0
     code, text = world.command(CommandKind.RESET, flags=EXCUSE_REMAINING, reason="MSFT")
     assert code == 1
-    assert "the reason must name what remains: AAPL;" in text
+    assert "the reason must name what remains: AAPL (spelled so);" in text
     code, text = world.command(CommandKind.RESET, flags=EXCUSE_REMAINING, reason="AAPL")
     assert "what was named is excused" in text
     world.run(5)

@@ -351,6 +351,11 @@ class Senses:
         b = self.broker.value[0]
         return int(b["working_orders"]) + int(b["unknown_orders"])
 
+    def working_outside(self, kept: int) -> int:
+        """Orders that work, but for those in the symbols ``kept``: there they may reduce what an operator keeps."""
+        orders = self.positions.value["working_orders"].tolist()
+        return max(0, self.working() - sum(n for i, n in enumerate(orders) if kept >> i & 1))
+
     def newest_tick_ns(self, mask: int) -> int:
         """When the newest quote of these symbols came out of the bridge's socket: what a price rule was broken by."""
         stamps = self.books.value["t_socket_ns"].tolist()
