@@ -46,9 +46,8 @@ def cooling_until_ns(facts: ResetFacts, cooling_s: float, killed_ns: int, excuse
 
 
 def unnamed(names: tuple[str, ...], reason: str) -> tuple[str, ...]:
-    """Symbols that the reason does not name, as words of their own."""
-    said = set(re.findall(r"[A-Z0-9.]+", reason.upper()))
-    return tuple(name for name in names if not set(re.findall(r"[A-Z0-9.]+", name.upper())) <= said)
+    """Symbols that the reason does not name as configured, as words of their own: "it moved on" does not name ON."""
+    return tuple(n for n in names if not re.search(rf"(?<![\w.-]){re.escape(n)}(?![.-]?\w)", reason))
 
 
 def refusals(facts: ResetFacts, request: ResetRequest, cooling_s: float, killed_ns: int, now_ns: int) -> list[str]:
@@ -59,20 +58,21 @@ def refusals(facts: ResetFacts, request: ResetRequest, cooling_s: float, killed_
         return ["nothing is latched"]
     found = []
     excused = bool(request.flags & EXCUSE_REMAINING)
+    kept = excused and bool(facts.open_names)  # who names nothing excuses nothing: an order may work
     override = bool(request.flags & OVERRIDE_DAY)
     if not request.who.strip():
         found.append("a reset needs a name: who releases it")
     if (excused or override) and not request.reason.strip():
         found.append("an override needs who and why")
     elif excused and (missing := unnamed(facts.open_names, request.reason)):
-        found.append(f"the reason must name what remains: {', '.join(missing)}")
+        found.append(f"the reason must name what remains: {', '.join(missing)} (spelled so)")
     if facts.flattening:
         found.append("flatten is still running")
-    elif not facts.flat_since_ns and not excused:
-        found.append(
-            f"not confirmed flat{': ' + facts.remaining if facts.remaining else ''}; flatten, or name what remains"
-        )
-    until = cooling_until_ns(facts, cooling_s, killed_ns, excused)
+    elif not facts.flat_since_ns and not kept:
+        what = f": {facts.remaining}" if facts.remaining else ""
+        remedy = "nothing is held that could be named; flatten" if excused else "flatten, or name what remains"
+        found.append(f"not confirmed flat{what}; {remedy}")
+    until = cooling_until_ns(facts, cooling_s, killed_ns, kept)
     if until and now_ns < until:
         left = (until - now_ns) // 1_000_000_000 + 1
         found.append(f"cooling for another {left // 60}:{left % 60:02d} min")

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from engine.domain.codes import Badge, BadgeState, Source
-from engine.risk.release import EXCUSE_REMAINING, OVERRIDE_DAY, ResetFacts, ResetRequest, cooling_until_ns, refusals
+from engine.risk.release import (
+    EXCUSE_REMAINING,
+    OVERRIDE_DAY,
+    ResetFacts,
+    ResetRequest,
+    cooling_until_ns,
+    refusals,
+    unnamed,
+)
 
 S = 1_000_000_000
 NOW = 1_000 * S
@@ -73,10 +81,44 @@ def test_a_reset_needs_a_name(source: Source) -> None:
 def test_what_remains_must_be_named_symbol_by_symbol() -> None:
     open_ = replace(COOLED, flat_since_ns=0, remaining="AAPL +3, BRK B -1", open_names=("AAPL", "BRK B"))
     ask = ResetRequest(EXCUSE_REMAINING, "jo", "keep it")
-    assert refused(open_, ask) == ["the reason must name what remains: AAPL, BRK B"]
-    assert refused(open_, replace(ask, reason="keep AAPLX, BRK")) == ["the reason must name what remains: AAPL, BRK B"]
-    assert refused(open_, replace(ask, reason="keep aapl and BRK B, halted")) == []
+    assert refused(open_, ask) == ["the reason must name what remains: AAPL, BRK B (spelled so)"]
+    assert refused(open_, replace(ask, reason="keep AAPLX, BRK")) == [
+        "the reason must name what remains: AAPL, BRK B (spelled so)"
+    ]
+    assert refused(open_, replace(ask, reason="keep AAPL and BRK B, halted")) == []
     assert refused(open_, replace(ask, reason="")) == ["an override needs who and why"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "named"),
+    [
+        ("ON", "MSFT moved on its own", False),
+        ("ON", "MSFT moved On its own", False),
+        ("ON", "MOON is halted", False),
+        ("ON", "ONE is halted", False),
+        ("ON", "ON is halted", True),
+        ("ON", "I keep ON.", True),
+        ("ON", "keep (ON)", True),
+        ("BRK", "keep BRK.B", False),
+        ("B", "keep BRK.B", False),
+        ("B", "keep BRK-B", False),
+        ("BRK.B", "keep BRK.B", True),
+        ("BRK.B", "keep BRKxB", False),
+    ],
+)
+def test_a_symbol_is_named_only_as_it_is_configured_and_as_a_word(name: str, reason: str, named: bool) -> None:
+    assert unnamed((name,), reason) == (() if named else (name,))
+
+
+def test_who_names_nothing_excuses_nothing() -> None:
+    nothing = replace(COOLED, flat_since_ns=0)
+    assert refused(nothing, ResetRequest(EXCUSE_REMAINING, "jo", "trust me")) == [
+        "not confirmed flat; nothing is held that could be named; flatten"
+    ]
+    assert refused(nothing, ResetRequest(EXCUSE_REMAINING, "jo", "trust me"), killed_ns=NOW - S) == [
+        "not confirmed flat; nothing is held that could be named; flatten"
+    ], "and no cooling is counted for it"
+    assert refused(COOLED, ResetRequest(EXCUSE_REMAINING, "jo", "trust me")) == []
 
 
 def test_what_is_excused_cools_from_the_kill() -> None:
