@@ -110,6 +110,13 @@ def test_a_symbol_is_named_only_as_it_is_configured_and_as_a_word(name: str, rea
     assert unnamed((name,), reason) == (() if named else (name,))
 
 
+def test_what_is_named_without_asking_to_keep_it_is_not_excused() -> None:
+    open_ = replace(COOLED, flat_since_ns=0, remaining="AAPL +3", open_names=("AAPL",))
+    assert refused(open_, replace(ASKED, reason="AAPL is halted")) == [
+        "not confirmed flat: AAPL +3; flatten, or name what remains"
+    ]
+
+
 def test_who_names_nothing_excuses_nothing() -> None:
     nothing = replace(COOLED, flat_since_ns=0)
     assert refused(nothing, ResetRequest(EXCUSE_REMAINING, "jo", "trust me")) == [
