@@ -353,7 +353,7 @@ class Senses:
 
     def working_outside(self, kept: int) -> int:
         """Orders that work, but for those in the symbols ``kept``: there they may reduce what an operator keeps."""
-        orders = self.positions.value["working_orders"].tolist()
+        orders: list[int] = self.positions.value["working_orders"].tolist()
         return max(0, self.working() - sum(n for i, n in enumerate(orders) if kept >> i & 1))
 
     def newest_tick_ns(self, mask: int) -> int:
