@@ -16,6 +16,7 @@ _COMMANDS = {
     Kind.RESUME: CommandKind.RESUME,
     Kind.FLATTEN: CommandKind.FLATTEN,
     Kind.KILL: CommandKind.KILL,
+    Kind.RESET: CommandKind.RESET,
     Kind.RECONNECT: CommandKind.RECONNECT,
     Kind.CANCEL_ALL: CommandKind.CANCEL_ALL,
 }
@@ -282,6 +283,7 @@ class Deeds:
         Kind.RESUME: _command,
         Kind.FLATTEN: _command,
         Kind.KILL: _command,
+        Kind.RESET: _command,
         Kind.RECONNECT: _command,
         Kind.CANCEL_ALL: _command,
         Kind.ORDER: _order,

@@ -96,6 +96,8 @@ class Gateway:
         self._held: list[tuple[list[n.News], int]] = []
         self._count = 0
         self.market_events = 0
+        self.depth_ns = np.zeros(64, np.int64)
+        """When the market itself last changed a book, by symbol number: as many as the masks have bits."""
         self.flying: dict[tuple[int, int], WireOrder] = {}
         """Orders that have left and not arrived, by (client, order id)."""
 
@@ -129,6 +131,8 @@ class Gateway:
         for events in exchange.advance(t_ns):
             kind = events["kind"]
             self.market_events += len(events)
+            depth = events[kind == MarketEventKind.DEPTH]
+            np.maximum.at(self.depth_ns, depth["symbol"], depth["t_ns"])
             for event in events[_SPOKEN[kind]]:
                 if event["kind"] == MarketEventKind.HALT:
                     self.spread([n.HaltNews(int(event["symbol"]), event["flag"] == 1)], 0, t_ns)

@@ -127,11 +127,11 @@ def one_owner(door: str, owner: int, bridge_sends: bool, epoch_sender: str) -> s
     return ""
 
 
-def released(before: tuple[bool, bool], now: tuple[bool, bool], reset_asked: bool, resume_asked: bool) -> str:
-    """8: (kill, pause) before and now; has an operator asked for that since it was latched?"""
-    if before[0] and not now[0] and not reset_asked:
+def released(before: tuple[bool, bool], now: tuple[bool, bool], reset: bool, resumed: bool) -> str:
+    """8: (kill, pause) before and now; has an operator released it since it was latched?"""
+    if before[0] and not now[0] and not reset:
         return "KILL is gone and nobody has reset it"
-    if before[1] and not now[1] and not resume_asked:
+    if before[1] and not now[1] and not resumed:
         return "PAUSE is gone and nobody has resumed"
     return ""
 
@@ -163,13 +163,14 @@ LOST_SHARE = 0.9
 """So much of DD's limit must be lost by the broker's own books; marks differ by what is on its way."""
 
 
-def caused(reasons: int, recent: Mapping[Kind, float], lost_share: float = 0.0) -> str:
+def caused(reasons: int, recent: Mapping[Kind, float], lost_share: float = 0.0, unmarked: bool = False) -> str:
     """11: a KILL for ``reasons`` (mask of badges); ``recent``: seconds since each kind of deed ended; ``lost_share``:
-    what is lost by the broker's own books, in shares of DD's limit: whoever trades without an edge pays."""
+    what is lost by the broker's own books, in shares of DD's limit: whoever trades without an edge pays. ``unmarked``:
+    the market itself has been silent, in a symbol that is held, for as long as equity may be unmarked."""
     for badge in Badge:
         if not reasons >> badge & 1:
             continue
-        if badge == Badge.DD and lost_share >= LOST_SHARE:
+        if badge == Badge.DD and (unmarked or lost_share >= LOST_SHARE):
             return ""
         kinds, within_s = CAUSES.get(badge, (frozenset(), 0.0))
         if any(recent.get(kind, 1e18) <= within_s for kind in kinds):

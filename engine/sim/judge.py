@@ -26,6 +26,10 @@ from engine.store.fold import fold_orders
 from engine.store.journal import journal_path
 
 FLAT_WITHIN_NS = 45_000_000_000
+WIDE_LOOK_NS = 20_000_000_000
+"""From one look to the next at the most, with a wide pace."""
+UNANSWERED_NS = 30_000_000_000
+"""A RESET or RESUME that was asked this long ago may still take effect without an answer."""
 """After KILL, with nothing in the way for so long, the account must be flat."""
 _MOST_BROKEN = 5
 _NO_STIR = (n.TimeNews, n.AccountValueNews, n.AccountEnd, n.ExecutionsEnd, n.OpenOrdersEnd, n.PositionsEnd)
@@ -84,7 +88,10 @@ class Judge:
         self._bases: set[str] = set()
         self._held = (False, False)
         self._kill_since_ns = 0
-        self._reset_asked = self._resume_asked = False
+        self._reset_granted = self._resume_granted = False
+        self._releases: dict[int, tuple[CommandKind, int]] = {}
+        """RESETs and RESUMEs without an answer, by command id: which of the two, and when."""
+        self._now_ns = self._start_ns
         self._stop_acked: dict[int, CommandKind] = {}
         self.acked: list[int] = []
         """Commands that were acknowledged: the journal must have them in the end."""
@@ -130,6 +137,13 @@ class Judge:
         """By the broker's own books."""
         exchange = self.gateway.exchange
         return exchange.account.equity(exchange.marks())
+
+    def _unmarked(self, now_ns: int) -> bool:
+        """A thin market may say nothing of what is held for a minute. With a wide pace the rule misses what comes
+        between two looks and is stale again at the next one."""
+        silent_ns = now_ns - self.gateway.depth_ns + WIDE_LOOK_NS
+        held = self.gateway.exchange.sums()
+        return any(q and silent_ns[s] >= self._guard.unmarked_kill_s * 1e9 for s, q in held.items())
 
     def _lost_share(self) -> float:
         limit_usd = min(self._guard.drawdown_usd, self._guard.drawdown_pct / 100.0 * self._height_usd)
@@ -232,13 +246,12 @@ class Judge:
         self.note(f"operator: {kind.name}")
         if command_id:
             self.asked[command_id] = kind
-        if kind == CommandKind.RESET:
-            self._reset_asked = True
-        elif kind == CommandKind.RESUME:
-            self._resume_asked = True
+        if kind in (CommandKind.RESET, CommandKind.RESUME):
+            self._releases[command_id] = (kind, self._now_ns)
 
     def look(self, now_ns: int, duty: bool) -> None:
         """After every instant."""
+        self._now_ns = now_ns
         self.counts.instants += 1
         fills = self.counts.fills
         for record in self._executions.poll():
@@ -265,18 +278,29 @@ class Judge:
                 name = EventKind(kind).name.lower()
                 t_s = (int(e["t_ns"]) - self._start_ns) / 1e9
                 self.log.append(f"{t_s:12.4f}     {name} {int(e['code'])} ref {int(e['ref_id'])} {text}")
-            if kind == EventKind.COMMAND_RESULT and not int(e["code"]):
+            if kind == EventKind.COMMAND_RESULT and int(e["code"]):
+                self._releases.pop(int(e["ref_id"]), None)  # refused: it releases nothing
+            elif kind == EventKind.COMMAND_RESULT:
                 command_id = int(e["ref_id"])
                 asked = self.asked.get(command_id)
                 if asked is not None:
                     self.acked.append(command_id)
                     self._acknowledged(asked)
 
+    def _released(self, kind: CommandKind, now_ns: int) -> bool:
+        """May an operator have released it since it was latched? Granted, or asked for lately and not yet answered: a
+        watchdog that dies between the release and its answer has released all the same."""
+        waiting = any(k == kind and now_ns - t < UNANSWERED_NS for k, t in self._releases.values())
+        return waiting or (self._reset_granted if kind == CommandKind.RESET else self._resume_granted)
+
     def _acknowledged(self, kind: CommandKind) -> None:
         stops = self.stops()
-        if kind in (CommandKind.PAUSE, CommandKind.FLATTEN) and not stops.pause and not self._resume_asked:
+        self._reset_granted |= kind == CommandKind.RESET
+        self._resume_granted |= kind == CommandKind.RESUME
+        reset, resumed = (self._released(k, self._now_ns) for k in (CommandKind.RESET, CommandKind.RESUME))
+        if kind in (CommandKind.PAUSE, CommandKind.FLATTEN) and not stops.pause and not resumed:
             self.say(10, f"{kind.name} was acknowledged and no PAUSE holds")
-        if kind == CommandKind.KILL and not stops.kill and not self._reset_asked:
+        if kind == CommandKind.KILL and not stops.kill and not reset:
             self.say(10, "KILL was acknowledged and does not hold")
 
     def _watch_stops(self, now_ns: int) -> None:
@@ -290,19 +314,20 @@ class Judge:
             return
         self.changed = True
         self.note(f"stops: kill {stops.kill} pause {stops.pause} reasons {stops.kill_reason:#x}")
-        self.say(8, rules.released(self._held, now, self._reset_asked, self._resume_asked))
+        reset, resume = self._released(CommandKind.RESET, now_ns), self._released(CommandKind.RESUME, now_ns)
+        self.say(8, rules.released(self._held, now, reset, resume))
         if stops.kill and not self._held[0]:
             self.counts.kills += 1
-            self._kill_since_ns, self._reset_asked, self._kill_reasons = now_ns, False, int(stops.kill_reason)
+            self._kill_since_ns, self._reset_granted, self._kill_reasons = now_ns, False, int(stops.kill_reason)
             self.kills.append(f"{(now_ns - self._start_ns) / 1e9:.1f} s: {badges_in_words(stops.kill_reason)}")
             recent = {} if self.harmless else self.recent()
-            self.say(11, rules.caused(stops.kill_reason, recent, self._lost_share()))
+            self.say(11, rules.caused(stops.kill_reason, recent, self._lost_share(), self._unmarked(now_ns)))
         if not stops.kill:
             if self._kill_reasons >> Badge.DD & 1:  # by an override: the limit applies anew from here
                 self._height_usd, self._kill_reasons = self._equity_usd(), 0
             self._kill_since_ns = 0
         if stops.pause and not self._held[1]:
-            self._resume_asked = False
+            self._resume_granted = False
         self._held = now
 
     def quiet(self) -> bool:

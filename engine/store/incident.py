@@ -184,7 +184,8 @@ def _executions(rows: list[Record], intents: set[int], told_before: Callable[[st
     for r in rows:
         if r["table"] != "executions" or r["kind"] not in (ExecKind.FILL, ExecKind.CORRECTION):
             continue
-        if r["intent_id"] in intents or r["flags"] & ExecFlag.FLATTEN:
+        # Of a hand whose orders nobody has journaled (a direct flatten, a watchdog that died) only the source tells.
+        if r["intent_id"] in intents or r["flags"] & ExecFlag.FLATTEN or _closing(r):
             told.setdefault(r["exec_base"], r["wall_ns"])
             known = newest.get(r["exec_base"])
             if known is None or r["revision"] >= known["revision"]:

@@ -181,6 +181,11 @@ FENCES = (
         "latch survives a restart", _patched(Stops, "load", _latch_forgotten),
         ask(Deed(20 * S, Kind.KILL, "cli"), Deed(23 * S, Kind.CRASH, "watchdog", S)), (8,),
     ),
+    Fence(  # what was refused has released nothing
+        "latch survives a refused reset", _patched(Stops, "load", _latch_forgotten),
+        ask(Deed(20 * S, Kind.KILL, "cli"), Deed(22 * S, Kind.RESET, "cli"), Deed(23 * S, Kind.CRASH, "watchdog", S)),
+        (8,),
+    ),
     Fence(
         "flatten after KILL", _patched(Flattening, "start", _never_active),
         ask(Deed(25 * S, Kind.KILL, "cockpit")), (4,),

@@ -86,6 +86,8 @@ def test_a_kill_needs_a_cause_of_its_kind() -> None:
     assert not rules.caused(1 << Badge.DD, {Kind.INDEX_MOVE: 10.0})
     assert not rules.caused(1 << Badge.DD, {}, lost_share=0.95), "the broker's own books show the loss"
     assert rules.caused(1 << Badge.DD, {}, lost_share=0.5)
+    assert not rules.caused(1 << Badge.DD, {}, unmarked=True), "the market was silent in what is held"
+    assert rules.caused(1 << Badge.POS, {}, unmarked=True)
     assert rules.caused(1 << Badge.DRIFT, {}, lost_share=2.0)
     assert rules.caused(1 << Badge.DD, {Kind.INDEX_MOVE: 1000.0})
 

@@ -126,8 +126,12 @@ def test_the_very_first_start_and_a_new_day_ask_nobody(tmp_path: Path) -> None:
     world.run(0.5)
     assert world.state == TradingState.ACTIVE
     assert not world.said(EventKind.ALERT)
-    world.agent._files.flush(5.0)
     session = world.agent.guard.day.day.session
+    for _ in range(100):  # it counts once it is on disk
+        if world.agent.stops.latch.day_session == session:
+            break
+        world.settle()
+        world.run(0.1)
     assert world.agent.stops.latch.day_session == session
     world.clock._offset_ns += 3 * 86_400 * 1_000_000_000
     break_files(world, BROKEN["garbage"][0], FILES)

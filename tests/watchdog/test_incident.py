@@ -203,6 +203,21 @@ def test_a_flatten_before_that_a_new_bridge_reads_back_is_not_in_it(world: Recor
     assert [e["exec_id"] for e in found.executions] == ["b.01.01"]
 
 
+def test_what_a_direct_flatten_has_closed_is_in_it_by_its_source(world: Recorded) -> None:
+    """No order of it was ever journaled, and the bridge that reads it back knows no flag."""
+    world.command(CommandKind.KILL)
+    row = np.zeros(1, EXECUTION)
+    row["t_socket_ns"], row["exec_id"], row["qty"], row["price"] = world.clock.now, b"c.01.01", 100.0, 10.0
+    row["side"], row["kind"], row["source"] = -1, ExecKind.FILL, Source.WATCHDOG
+    row["flags"] = ExecFlag.REPLAYED
+    world.ctx[topology.BRIDGE].ring_writer("executions").publish(row)
+    with world.record() as journal:
+        found = report(journal, incidents(journal)[0]["id"])
+    assert found is not None
+    assert [e["exec_id"] for e in found.executions] == ["c.01.01"]
+    assert "nothing was held" not in as_text(found)
+
+
 def test_the_index_is_in_percent_and_equity_in_dollars(world: Recorded) -> None:
     world.run(0.2)
     world.tick_index(world.index * 0.949)
