@@ -24,13 +24,14 @@ def as_text(found: Incident) -> str:
     parts.append(_section("Course", ("after", "took", "what", "who", "event"), (
         (_ms(s.after_ms), _ms(s.took_ms), s.what, s.who, s.text) for s in found.steps
     ), "nothing"))  # fmt: skip
+    unseen = "closed over a connection of its own" if found.executions else "nothing was held"
     parts.append(_section("Closing orders", (
         "sent", "symbol", "side", "qty", "type", "state", "filled", "price", "done", "by", "word",
     ), (
         (moment(o["sent_wall_ns"])[11:], o["symbol"], o["side"], f"{o['qty'] or 0:g}", o["order_type"], o["state"],
          f"{o['filled'] or 0:g}", _number(o["avg_price"]), moment(o["filled_wall_ns"])[11:], o["source"], o["text"])
         for o in found.orders
-    ), "none journaled: closed over a connection of its own" if found.executions else "none: nothing was held"))  # fmt: skip
+    ), f"none: {unseen}"))  # fmt: skip
     parts.append(_section("Executions", ("told", "broker's time", "execution", "symbol", "side", "qty", "price"), (
         (moment(e["told_wall_ns"])[11:], moment(e["wall_ns"])[11:19] + "Z", e["exec_id"], e["symbol"], e["side"],
          f"{e['qty'] or 0:g}", _number(e["price"]))

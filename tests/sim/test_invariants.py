@@ -93,7 +93,7 @@ def test_a_kill_needs_a_cause_of_its_kind() -> None:
 
 
 def test_every_kind_has_a_group_and_every_badge_that_kills_has_causes() -> None:
-    assert set(GROUPS["all"]) == set(Kind)
+    assert set(GROUPS["all"]) == set(Kind) - {Kind.RESET}, "the operator's habits reset often enough"
     assert set(rules.CAUSES) == set(Badge) - {Badge.SPREAD}
 
 
@@ -107,7 +107,7 @@ def test_faults_are_chosen_by_group_and_name_and_taken_away() -> None:
 def test_a_plan_has_about_as_many_deeds_as_asked_and_harmless_ones_stay_harmless() -> None:
     deeds = plan(5, 10.0, kinds_of("all"), 100.0, 4)
     assert 850 < len(deeds) < 1150
-    assert {d.kind for d in deeds} == set(Kind)
+    assert {d.kind for d in deeds} == set(GROUPS["all"])
     calm = harmless(5, 24.0, 10.0)
     assert len(calm) > 100
     assert all(d.kind in GROUPS["harmless"] and d.for_ns < 60e9 for d in calm)
