@@ -200,7 +200,7 @@ class Watch:
     def incident(self) -> Incident | None:
         """The report of the newest incident."""
         with JournalReader(self._journal) as journal:
-            known = incidents(journal)
+            known = [i for i in incidents(journal) if not i["by_hand"]]
             return report(journal, known[-1]["id"], self.config.guardrails.cooling_s) if known else None
 
     def stops(self) -> tuple[list[Record], list[Record]]:
@@ -208,7 +208,7 @@ class Watch:
         if not self._journal.exists():
             return [], []
         with JournalReader(self._journal) as journal:
-            return journal.stops(), incidents(journal, limit=1_000_000)
+            return journal.stops(), [i for i in incidents(journal, limit=1_000_000) if not i["by_hand"]]
 
     def verify_journal(self) -> str:
         """What is wrong with the chain, empty if nothing is."""

@@ -7,7 +7,7 @@ flatten without one, and ends with its release. Pure over journal rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,14 +27,17 @@ from engine.domain.codes import (
     Source,
 )  # fmt: skip
 from engine.domain.words import duration
-from engine.risk.latch import StopEvent
 from engine.store.fold import fold_orders
 from engine.store.incident_cause import causes, lease_gone_ns, told_by
+from engine.store.incident_span import CAUSE_BEFORE_NS, span_of, spans
 from engine.store.journal_read import JournalReader, Record, word
 
-CAUSE_BEFORE_NS = 120 * 1_000_000_000
-"""A badge that tripped this long before the stop can still be its cause (rules that wait by design)."""
-_BEGINS = (StopEvent.KILL, StopEvent.SYMBOL_KILL)
+HAND_BEFORE_NS = 1_000_000_000
+"""The word of whoever asked for a flatten comes this long before it at the most."""
+NOT_FLAT = (
+    "NOT confirmed flat: `l2dash flatten`, then `l2dash positions`; past every process: `l2dash flatten --direct`; "
+    "else the broker's own app"
+)
 _OPEN = (OrderState.PENDING, OrderState.SENT, OrderState.UNKNOWN, OrderState.WORKING, OrderState.PARTIAL,
          OrderState.PENDING_CANCEL)  # fmt: skip
 
@@ -61,6 +64,8 @@ class Incident:
     began_wall_ns: int
     ended_wall_ns: int = 0
     flat_wall_ns: int = 0
+    by_hand: bool = False
+    """A flatten that an operator asked for, without a stop."""
     by: str = ""
     """Who set a stop by hand and why, or what the bridge's dead-man said; empty where a badge tripped."""
     causes: list[Record] = field(default_factory=list)
@@ -74,18 +79,12 @@ class Incident:
 
 
 def incidents(journal: JournalReader, limit: int = 50) -> list[Record]:
-    """Incidents, newest last: id, wall_ns, text, state (OPEN, FLAT or RELEASED)."""
-    stops = journal.stops()
-    found: list[Record] = []
-    for n, row in enumerate(stops):
-        if row["code"] not in _BEGINS or _repeats(stops[:n], row):
-            continue
-        release = _release(stops[n:], row)
-        text = row["text"] or "KILL"
-        state = "RELEASED" if release else "OPEN"
-        found.append({"id": row["id"], "wall_ns": row["wall_ns"], "text": text, "state": state,
-                      "incident_id": str(row["ref_id"])})  # fmt: skip
-    return found[-limit:]
+    """Incidents, newest last: id, wall_ns, text, state (OPEN, FLAT or RELEASED), incident_id, by_hand."""
+    return [
+        {"id": s.row["id"], "wall_ns": s.row["wall_ns"], "text": s.row["text"] or "KILL", "state": s.state,
+         "incident_id": str(s.row["ref_id"]), "by_hand": s.by_hand}
+        for s in spans(journal)[-limit:]
+    ]  # fmt: skip
 
 
 def report(journal: JournalReader, number: int, cooling_s: float = 300.0) -> Incident | None:
@@ -93,38 +92,24 @@ def report(journal: JournalReader, number: int, cooling_s: float = 300.0) -> Inc
 
     ``cooling_s``: guardrails.cooling_s, which the journal does not know.
     """
-    stops = journal.stops()
-    begins = [s for n, s in enumerate(stops) if s["code"] in _BEGINS and not _repeats(stops[:n], s)]
-    chosen = next((s for s in begins if number in (s["id"], s["ref_id"])), None)
-    if chosen is None:
-        wall_ns = journal.wall_of(number)
-        if wall_ns is None:
-            return None
-        before = [s for s in begins if s["wall_ns"] - CAUSE_BEFORE_NS <= wall_ns]
-        chosen = before[-1] if before else None
+    chosen, later = span_of(journal, number)
     if chosen is None:
         return None
-    release = _release([s for s in stops if s["id"] >= chosen["id"]], chosen)
-    later = next((s for s in begins if s["id"] > chosen["id"]), None)
-    end = release["wall_ns"] if release else later["wall_ns"] - 1 if later else 1 << 62
-    began_ns = min(chosen["wall_ns"] - CAUSE_BEFORE_NS, lease_gone_ns(stops, chosen))
-    found = _build(chosen, release, journal.between(began_ns, end), journal.execution_known)
-    found.left = _left(found, release, cooling_s, superseded=bool(later))
+    row = chosen.row
+    end = chosen.end_ns if chosen.end else int(later.row["wall_ns"]) - 1 if later else chosen.end_ns
+    if chosen.by_hand:
+        found = _build(row, None, journal.between(row["wall_ns"] - HAND_BEFORE_NS, end), journal.execution_known)
+        found.causes, found.by, found.by_hand = [], row["text"], True
+        found.ended_wall_ns = chosen.end_ns if chosen.end else 0
+        found.figures_ms = {
+            name.replace("kill", "start"): ms for name, ms in found.figures_ms.items() if name != "cause_to_kill"
+        }
+        found.left = _left_by_hand(found)
+        return found
+    began_ns = min(row["wall_ns"] - CAUSE_BEFORE_NS, lease_gone_ns(journal.stops(), row))
+    found = _build(row, chosen.end, journal.between(began_ns, end), journal.execution_known)
+    found.left = _left(found, chosen.end, cooling_s, superseded=bool(later and not chosen.end))
     return found
-
-
-def _repeats(before: Sequence[Record], row: Record) -> bool:
-    """A further reason of a KILL that holds already, or its return after a restart."""
-    for stop in reversed(before):
-        if stop["code"] == StopEvent.KILL_RELEASED:
-            return False
-        if stop["code"] in _BEGINS and stop["ref_id"] == row["ref_id"] and row["ref_id"]:
-            return True
-    return False
-
-
-def _release(after: Sequence[Record], row: Record) -> Record | None:
-    return next((s for s in after if s["id"] > row["id"] and s["code"] == StopEvent.KILL_RELEASED), None)
 
 
 def _build(
@@ -284,8 +269,7 @@ def _left(found: Incident, release: Record | None, cooling_s: float, *, supersed
     todo: list[str] = []
     undecided = [o for o in found.orders if o["state"] in {s.name for s in _OPEN}]
     if not found.flat_wall_ns:
-        todo.append("NOT confirmed flat: `l2dash flatten`, then `l2dash positions`; past every process:"
-                    " `l2dash flatten --direct`; else the broker's own app")  # fmt: skip
+        todo.append(NOT_FLAT)
     if undecided:
         names = ", ".join(f"{o['side']} {o['qty']:g} {o['symbol']} ({o['state']})" for o in undecided)
         todo.append(f"orders without a final word of the broker: {names}: compare with the broker's blotter")
@@ -304,12 +288,19 @@ def _left(found: Incident, release: Record | None, cooling_s: float, *, supersed
     return todo
 
 
+def _left_by_hand(found: Incident) -> list[str]:
+    if not found.flat_wall_ns:
+        return [NOT_FLAT]
+    return ["flat is confirmed and PAUSE holds: `l2dash resume` when trading may go on"]
+
+
 def as_dict(found: Incident) -> Record:
     """For JSON: ids as text, because they are larger than what a browser's numbers hold."""
     plain: dict[str, Any] = {
         "id": found.id, "incident_id": str(found.incident_id), "title": found.title,
         "began_wall_ns": str(found.began_wall_ns), "ended_wall_ns": str(found.ended_wall_ns),
-        "flat_wall_ns": str(found.flat_wall_ns), "by": found.by, "causes": found.causes, "figures_ms": found.figures_ms,
+        "flat_wall_ns": str(found.flat_wall_ns), "by": found.by, "by_hand": found.by_hand,
+        "causes": found.causes, "figures_ms": found.figures_ms,
         "steps": [
             {"wall_ns": str(s.wall_ns), "after_ms": s.after_ms, "took_ms": s.took_ms, "what": s.what, "who": s.who,
              "text": s.text} for s in found.steps

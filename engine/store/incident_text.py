@@ -12,7 +12,8 @@ _WIDEST = 96
 
 def as_text(found: Incident) -> str:
     """What tripped, times, course, closing orders, executions, what is left: sections of aligned columns."""
-    state = f"released {moment(found.ended_wall_ns)}" if found.ended_wall_ns else "OPEN"
+    ended = "flat" if found.by_hand else "released"
+    state = f"{ended} {moment(found.ended_wall_ns)}" if found.ended_wall_ns else "OPEN"
     parts = [f"incident {found.id}: {found.title}", f"began {moment(found.began_wall_ns)}, {state}"]
     parts.append(_section("What tripped", ("time", "badge", "value", "limit", "unit", "reason"), (
         (moment(c["wall_ns"]), c["badge"], _number(c["value"]), _number(c["limit"]), c["unit"], c["reason"])

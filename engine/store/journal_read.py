@@ -251,6 +251,13 @@ class JournalReader:
             (int(EventKind.STOP),),
         )
 
+    def flattens(self) -> list[Record]:
+        """Every word of a flatten ever, by time; ``ref_id`` is the flatten's id, codes as numbers."""
+        return self._rows(
+            "SELECT id, wall_ns, code, source, ref_id, severity, text FROM events WHERE kind = ? ORDER BY id",
+            (int(EventKind.FLATTEN),),
+        )
+
     def wall_of(self, number: int) -> int | None:
         """When the row of this id, or the first that carries it as its reference, was written; None if none does."""
         anchors = self._anchor("id = ?", number) or self._anchor(

@@ -228,6 +228,47 @@ def test_the_index_is_in_percent_and_equity_in_dollars(world: Recorded) -> None:
     assert [(c["badge"], round(c["value"], 1), c["limit"], c["unit"]) for c in found.causes] == [("DD", 5.1, 5.0, "%")]
 
 
+def test_a_flatten_by_hand_is_an_incident_of_its_own_and_no_stranger_is_shown_for_it(world: Recorded) -> None:
+    world.command(CommandKind.KILL, reason="first")
+    world.run(32, step_ms=20)
+    assert world.command(CommandKind.RESET)[0] == 0
+    world.run(130, step_ms=100)  # a badge of that time could no longer be its cause
+    world.hold(1, 25.0)
+    world.run(0.5)
+    assert world.command(CommandKind.FLATTEN, reason="enough for today")[0] == 0
+    world.run(3)
+    flatten_id = world.agent.flattening.state.flatten_id
+    with world.record() as journal:
+        stop, hand = incidents(journal)
+        assert [(i["state"], i["by_hand"]) for i in (stop, hand)] == [("RELEASED", False), ("FLAT", True)]
+        found = report(journal, hand["id"])
+        same = [report(journal, n) for n in (flatten_id, hand["id"] + 1)]
+        first = report(journal, stop["id"])
+    assert found is not None
+    assert first is not None
+    assert [s.id for s in same if s] == [hand["id"]] * 2
+    assert [(o["side"], o["symbol"], o["qty"], o["state"]) for o in found.orders] == [("SELL", "MSFT", 25.0, "FILLED")]
+    assert first.orders == []
+    text = as_text(found)
+    assert "no badge: started: flatten by jo: enough for today" in text
+    assert "start to flat" in text
+    assert ", flat " in text.splitlines()[1]
+    assert "`l2dash resume`" in found.left[0]
+
+
+def test_a_flatten_by_hand_that_has_not_ended_is_open(world: Recorded) -> None:
+    world.bridge_fills = False
+    world.hold(1, 25.0)
+    world.command(CommandKind.FLATTEN)
+    world.run(1)
+    with world.record() as journal:
+        (hand,) = incidents(journal)
+        found = report(journal, hand["id"])
+    assert hand["state"] == "OPEN"
+    assert found is not None
+    assert found.left[0].startswith("NOT confirmed flat")
+
+
 def test_nothing_is_known_by_a_number_of_nothing(world: Recorded) -> None:
     with world.record() as journal:
         assert incidents(journal) == []
