@@ -265,7 +265,7 @@ class EmergencyCodec:
                     raise CodecError(f"server version {f[0]}: this codec speaks {MIN_VERSION} to {MAX_VERSION}")
                 return Handshake(self.server_version)
             return self._known(f)
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, OverflowError) as error:
             raise CodecError(f"message {f[:3]} with {len(f)} fields: {error}") from error
 
     def _known(self, f: list[str]) -> Message | None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import socket
 import time
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from watchdog_gateway import PaperThread
 
 from engine.broker.emergency import EmergencyConnection, flatten_direct
@@ -67,6 +70,20 @@ def test_messages_split_at_any_byte_are_decoded_alike() -> None:
 def test_garbage_is_a_named_error(bad: bytes) -> None:
     with pytest.raises(CodecError):
         EmergencyCodec(1).receive(bad)
+
+
+_ODD = st.sampled_from(["", "inf", "-inf", "nan", "1e400", "7", "-1", "x", "1.5", "9" * 30, "Inactive", "BUY"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(["3", "5", "61", "4", "11", "1", "53", "62", "9", "15", "49", "999"]), st.lists(_ODD, max_size=40)
+)
+def test_whatever_a_frame_holds_it_is_a_message_or_a_named_error(kind: str, fields: list[str]) -> None:
+    codec = EmergencyCodec(1)
+    codec.server_version = 176
+    with contextlib.suppress(CodecError):
+        codec.receive(frame(kind, *fields))
 
 
 @pytest.mark.parametrize("version", [157, 176])

@@ -269,6 +269,21 @@ def test_a_flatten_by_hand_that_has_not_ended_is_open(world: Recorded) -> None:
     assert found.left[0].startswith("NOT confirmed flat")
 
 
+def test_a_watchdog_that_dies_before_the_latch_is_on_disk_makes_no_second_incident(world: Recorded) -> None:
+    world.settle()
+    latch = world.state_dir / "latch.json"
+    before = latch.read_bytes()
+    world.command(CommandKind.KILL)
+    world.run(0.5)
+    world.agent._files.flush(5.0)
+    latch.write_bytes(before)
+    world.restart()
+    world.run(0.5)
+    assert world.killed
+    with world.record() as journal:
+        assert len(incidents(journal)) == 1
+
+
 def test_nothing_is_known_by_a_number_of_nothing(world: Recorded) -> None:
     with world.record() as journal:
         assert incidents(journal) == []

@@ -49,8 +49,9 @@ class Stops:
             released_pause_id=max(latch.released_pause_id, int(cell["released_pause_id"])),
         )
         if cell["kill"] and not latch.kill:
+            kill_id = int(cell["stop_id"])  # the incident's number too, unless a PAUSE came after it
             latch = replace(
-                latch, kill=True, kill_id=int(cell["stop_id"]), kill_reasons=int(cell["kill_reason"]),
+                latch, kill=True, kill_id=kill_id, incident_id=kill_id, kill_reasons=int(cell["kill_reason"]),
                 kill_text="latched before a restart", killed_wall_ns=ctx.clock.wall_ns(now_ns),
             )  # fmt: skip
         if cell["pause"] and not latch.pause:
