@@ -22,6 +22,10 @@ ON_PURPOSE = "an operator, on purpose"
 UNEXPLAINED = "UNEXPLAINED"
 
 
+MUTE_S, SLOW_S = 2.0, 0.5
+"""A bridge that was stopped for less has not made its connection mute, or a round trip slow."""
+
+
 @dataclass(slots=True)
 class Deed:
     """What was done to the system in a round. ``down_s``: from the disturbance until every service was READY again."""
@@ -30,6 +34,8 @@ class Deed:
     how: str = ""
     services: tuple[str, ...] = ()
     down_s: float = 0.0
+    stopped_s: float = 0.0
+    """How long by SIGSTOP."""
 
 
 @dataclass(slots=True)
@@ -124,8 +130,8 @@ def explain(text: str, deed: Deed, gone_s: float, grace_s: float) -> str:
         return f"the bridge's dead-man: no watchdog for {gone_s:g} s"
     if text.startswith("broker-bridge not back within") and topology.BRIDGE in hit and deed.down_s >= grace_s:
         return f"the bridge was not back within {grace_s:g} s"
-    if text.startswith("LAT: gateway mute") and topology.BRIDGE in hit and deed.how == "SIGSTOP":
+    if text.startswith("LAT: gateway mute") and topology.BRIDGE in hit and deed.stopped_s >= MUTE_S:
         return "LAT: the bridge's connection mute while it was stopped"
-    if text.startswith("LAT: API round trip") and topology.BRIDGE in hit and deed.how == "SIGSTOP":
+    if text.startswith("LAT: API round trip") and topology.BRIDGE in hit and deed.stopped_s >= SLOW_S:
         return "LAT: round trips as long as the bridge was stopped"
     return f"{UNEXPLAINED}: {text}"

@@ -149,6 +149,7 @@ class Chaos:
             s.processes.send(pid, signal.SIGKILL)
         elif kind == "SIGSTOP":
             seconds = rnd.uniform(0.1, 7.0)
+            self._deed.stopped_s = seconds
             s.processes.send(pid, signal.SIGSTOP)
             self._pause(seconds)
             s.processes.send(pid, signal.SIGCONT)
@@ -198,10 +199,14 @@ class Chaos:
             before = truth.ask(self._control)
             cells, fills = s.watch.quantities(), s.watch.fills()
             after = truth.ask(self._control)
-            seen = f"gateway {after}, cells {cells}, journal {fills.open_qty} in {fills.count} executions"
+            working = s.watch.working()
+            journal = f"{fills.open_qty} in {fills.count} executions"
+            seen = f"gateway {after}, cells {cells} and {working} working, journal {journal}"
             if before != after:
                 return False
             if flat and not after.flat:
+                return False
+            if len(after.working) != working:  # an orphan, or one that was sent twice
                 return False
             return cells == after.positions == fills.open_qty and fills.count == after.executions
 

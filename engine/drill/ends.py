@@ -41,6 +41,9 @@ def back(s: Stage, kept: dict[str, float], step: str = "guarded") -> None:
     s.expect_state("ACTIVE", "no KILL, every badge OK", lambda: s.watch.trading() == "ACTIVE", 60.0)
     if gateway(s).positions != kept or s.watch.quantities() != kept:
         raise Unexpected(f"{step}: kept {kept}, the gateway says {gateway(s)}, the cells {s.watch.quantities()}")
+    s.expect_state(
+        "orders", "those that work are the gateway's", lambda: len(gateway(s).working) == s.watch.working(), 10.0
+    )
     s.expect_state(step, f"kept: {gateway(s)}", lambda: s.watch.blotter(s.journal_from).open_qty == kept, 10.0)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from engine import topology
 from engine.domain.codes import Badge, BadgeState, EventKind, FlattenState
+from engine.drill import truth
 from engine.drill.hands import Faults, Hands
 from engine.drill.processes import Processes
 from engine.drill.timeline import News, Timeline, Unexpected
@@ -172,6 +173,11 @@ class Stage:
         if not self.watch.until(lambda: self.watch.blotter(self.journal_from).flat, 5.0):
             raise Unexpected(f"blotter: {self.watch.blotter(self.journal_from)}; {self.seen()}")
         self.say(f"journal: {self.watch.blotter(self.journal_from)}", "blotter")
+        if self.watch.config.paper.control_port:
+            theirs = truth.ask(self.watch.config.paper.control_port)
+            if not theirs.flat:
+                raise Unexpected(f"confirmed flat: but the gateway says {theirs}")
+            self.say(f"the gateway agrees: {theirs}", "gateway")
         if flat.t_ns < self.timeline.at_ns("KILL latched"):
             raise Unexpected("confirmed flat: before KILL was latched")
 

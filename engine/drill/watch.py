@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from engine import topology
@@ -28,17 +28,20 @@ class Blotter:
     filled: int
     working: int
     open_qty: dict[str, float]
+    both_ways: tuple[str, ...] = ()
+    """Symbols that were closed and opened again: too much was closed, and bought back."""
 
     @property
     def flat(self) -> bool:
-        return self.closing > 0 and self.filled == self.closing and not self.working and not self.open_qty
+        done = self.closing > 0 and self.filled == self.closing
+        return done and not self.working and not self.open_qty and not self.both_ways
 
     def __str__(self) -> str:
         left = ", ".join(f"{symbol}: {qty:+g}" for symbol, qty in self.open_qty.items()) or "none"
         return (
             f"{self.filled} of {self.closing} closing orders FILLED, {self.working} working, "
             f"open by the sum of fills: {left}"
-        )
+        ) + (f"; BOTH WAYS: {', '.join(self.both_ways)}" if self.both_ways else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,11 @@ class Watch:
         """State, cause_ns, sent_ns, flat_ns of the newest flatten."""
         f = self.view.value("flatten")
         return FlattenState(int(f["state"])), int(f["cause_ns"]), int(f["sent_ns"]), int(f["flat_ns"])
+
+    def working(self) -> int:
+        """Orders that work, or may, by the bridge's own count."""
+        b = self.view.value("broker")
+        return int(b["working_orders"]) + int(b["unknown_orders"])
 
     def quantities(self) -> dict[str, float]:
         """Confirmed positions by symbol, without zeros."""
@@ -225,4 +233,13 @@ class Watch:
         filled = [o for o in closing if o["state"] == "FILLED"]
         working = [o for o in orders if o["state"] not in _ENDED]
         open_qty = {str(s): float(p.qty) for s, p in positions.items() if abs(p.qty) > 1e-9}
-        return Blotter(len(closing), len(filled), len(working), open_qty)
+        return Blotter(len(closing), len(filled), len(working), open_qty, both_ways(closing))
+
+
+def both_ways(closing: Iterable[Record]) -> tuple[str, ...]:
+    """Symbols in which closing orders have been filled on both sides."""
+    sides: dict[str, set[str]] = {}
+    for order in closing:
+        if order["filled_qty"]:
+            sides.setdefault(str(order["symbol"]), set()).add(str(order["side"]))
+    return tuple(sorted(symbol for symbol, seen in sides.items() if len(seen) > 1))

@@ -9,6 +9,7 @@ import pytest
 from engine import topology
 from engine.drill import campaign as c
 from engine.drill.campaign import Campaign, Deed, Round
+from engine.drill.watch import Blotter, both_ways
 
 GONE_S, GRACE_S = 5.0, 15.0
 WATCHDOG, BRIDGE = (topology.WATCHDOG,), (topology.BRIDGE, topology.ML, topology.ALGO)
@@ -45,7 +46,8 @@ def test_a_bridge_that_is_missed_needs_a_bridge_that_was_away_for_the_grace() ->
 
 @pytest.mark.parametrize("text", ["LAT: gateway mute for 2.1 s, emergency connection answers", "LAT: API round trip x"])
 def test_a_slow_or_mute_link_needs_a_bridge_that_was_stopped(text: str) -> None:
-    assert cause(text, Deed(how="SIGSTOP", services=BRIDGE)).startswith("LAT")
+    assert cause(text, Deed(how="SIGSTOP", services=BRIDGE, stopped_s=2.0)).startswith("LAT")
+    assert cause(text, Deed(how="SIGSTOP", services=BRIDGE, stopped_s=0.4)).startswith(c.UNEXPLAINED)
     assert cause(text, Deed(how="kill -9", services=BRIDGE)).startswith(c.UNEXPLAINED)
     assert cause(text, Deed(how="SIGSTOP", services=WATCHDOG)).startswith(c.UNEXPLAINED)
 
@@ -79,3 +81,16 @@ def test_the_record_goes_on_in_its_directory_and_refuses_another_seed(tmp_path: 
 
 def test_a_new_campaign_is_empty(tmp_path: Path) -> None:
     assert c.load(tmp_path, 1, 5) == Campaign(1, 5)
+
+
+def test_what_was_closed_too_far_and_bought_back_is_named() -> None:
+    def order(symbol: str, side: str, filled: float) -> dict[str, object]:
+        return {"symbol": symbol, "side": side, "filled_qty": filled}
+
+    sold = [order("AAPL", "SELL", 100.0), order("AAPL", "SELL", 100.0), order("MSFT", "BUY", 5.0)]
+    assert both_ways(sold) == ()
+    assert both_ways([*sold, order("AAPL", "BUY", 0.0)]) == ()
+    assert both_ways([*sold, order("AAPL", "BUY", 100.0)]) == ("AAPL",)
+    assert Blotter(2, 2, 0, {}).flat
+    assert not Blotter(3, 3, 0, {}, ("AAPL",)).flat
+    assert "BOTH WAYS: AAPL" in str(Blotter(3, 3, 0, {}, ("AAPL",)))
