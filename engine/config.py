@@ -6,6 +6,7 @@ come from the environment or from systemd credentials (see ``engine.runtime.secr
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from pathlib import Path
@@ -317,6 +318,8 @@ def check(config: Config, source: str = "config") -> None:
         (gw.reserved_per_s < gw.messages_per_s, "gateway.reserved_per_s", gw.reserved_per_s, f"less than gateway.messages_per_s {gw.messages_per_s}"),
         (gw.messages_per_s + gw.emergency_messages_per_s <= 50, "gateway.messages_per_s", gw.messages_per_s, "together with emergency_messages_per_s at most 50, the broker's limit"),
         ((gw.second_host, gw.second_port) != (gw.host, gw.port), "gateway.second_host", gw.second_host, "another gateway than gateway.host and gateway.port, or none"),
+        (_address(gw.host), "gateway.host", gw.host, AN_ADDRESS),
+        (not gw.second_host or _address(gw.second_host), "gateway.second_host", gw.second_host, f"{AN_ADDRESS}, or none"),
         (gw.client_id != gw.emergency_client_id, "gateway.emergency_client_id", gw.emergency_client_id, "another id than gateway.client_id"),
         (config.universe.index != "none" or config.instance.mode == "sim", "universe.index", "none", "INDU or DIA outside sim: the index alert needs one"),
         (config.model.warmup_min_s <= config.model.warmup_s, "model.warmup_min_s", config.model.warmup_min_s, f"at most model.warmup_s {config.model.warmup_s:g}"),
@@ -331,6 +334,20 @@ def check(config: Config, source: str = "config") -> None:
     for holds, field, value, allowed in rules:
         if not holds:
             raise ConfigError(f"{source}: {field} = {value}: allowed is {allowed}")
+
+
+AN_ADDRESS = (
+    "an IPv4 address or localhost: a name would be looked up while trading, and a look-up that hangs stops who asks"
+)
+
+
+def _address(host: str) -> bool:
+    if host != "localhost":
+        try:
+            ipaddress.IPv4Address(host)
+        except ValueError:
+            return False
+    return True
 
 
 def _loopback(host: str) -> bool:

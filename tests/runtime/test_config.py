@@ -33,6 +33,8 @@ def test_dumped_configuration_parses_to_itself() -> None:
         ("[limits]\norder_notional_usd = 1e9\n", r"limits\.order_notional_usd = 1000000000.*gate's symbol cap"),
         ("[instance]\nmode = 'x'\n", r"instance\.mode = 'x'.*sim, paper, live"),
         ("[gateway]\nemergency_client_id = 11\n", r"emergency_client_id = 11.*another id"),
+        ("[gateway]\nhost = 'gateway.lan'\n", r"gateway\.host = gateway\.lan.*IPv4 address or localhost"),
+        ("[gateway]\nsecond_host = '::1'\n", r"gateway\.second_host = ::1.*or none"),
         ("[cockpit]\nhost = '0.0.0.0'\n", r"cockpit\.host = 0\.0\.0\.0.*loopback"),
         ("[instance]\nmode = 'paper'\n[universe]\nindex = 'none'\n", r"universe\.index = none"),
         ("[strategy]\nsymbol_usd = 95000\n", r"strategy\.symbol_usd = 95000.*90000"),
