@@ -53,6 +53,7 @@ class DirectFlatten:
         self._cancelled_ns = 0
         self._asked_prices: set[int] = set()
         self._kept: frozenset[str] = frozenset()
+        self._outside_of: frozenset[str] | None = None
         self.cancel_only = cancel_only
         self.alerts: list[str] = []
         self.closed = 0
@@ -99,11 +100,22 @@ class DirectFlatten:
     def excuse(self, symbols: frozenset[str]) -> None:
         """An operator keeps these stocks, also those that are not met yet; the rest is still confirmed flat."""
         self._kept |= symbols
+        self._apply_kept()
+
+    def excuse_outside(self, symbols: frozenset[str]) -> None:
+        """An operator keeps what is held in anything but these stocks."""
+        self._outside_of = symbols
+        self._apply_kept()
+
+    def _apply_kept(self) -> None:
         mask = sum(1 << at for at in range(len(self.state.retry_ns)) if self._keeps(at))
         self.state = fl.excuse(self.state, mask)
 
     def _keeps(self, at: int) -> bool:
-        return self.contracts[at].sec_type == "STK" and self.contracts[at].symbol in self._kept
+        contract = self.contracts[at]
+        if self._outside_of is not None and (contract.sec_type != "STK" or contract.symbol not in self._outside_of):
+            return True
+        return contract.sec_type == "STK" and contract.symbol in self._kept
 
     def step(self, messages: list[Message], now_ns: int) -> None:
         """Take in what has arrived, advance, send."""

@@ -325,8 +325,9 @@ class Watchdog:
         self._exposed_since_ns = 0
         self._alert(Severity.P1, f"held again after flat was confirmed, under KILL: {what}; closing", now_ns)
         flattening.start(
-            f"held again under KILL: {what}", Source.WATCHDOG, now_ns, cause_ns=now_ns, excused=flattening.state.excused
-        )
+            f"held again under KILL: {what}", Source.WATCHDOG, now_ns, cause_ns=now_ns,
+            excused=flattening.state.excused, excused_foreign=flattening.state.excused_foreign,
+        )  # fmt: skip
 
     def _cancel_loose(self, now_ns: int) -> None:
         """Orders work under KILL and there is nothing that they could reduce: whoever made them, they are cancelled.
@@ -346,7 +347,8 @@ class Watchdog:
         self._loose_since_ns = 0
         what = f"{loose} order{'s work' if loose > 1 else ' works'} under KILL with nothing held that could be reduced"
         self._alert(Severity.P1, f"{what}: cancelling; see who or what sends them", now_ns)
-        flattening.start(what, Source.WATCHDOG, now_ns, cause_ns=now_ns, excused=kept)
+        foreign = flattening.kept_foreign(self.stops.latch)
+        flattening.start(what, Source.WATCHDOG, now_ns, cause_ns=now_ns, excused=kept, excused_foreign=foreign)
 
     def excuse(self, by: str, now_ns: int) -> bool:
         """An operator has named everything that is held: a running flatten confirms the rest. True if one runs."""
@@ -354,7 +356,7 @@ class Watchdog:
         if not (self.flattening.active or self.takeover.closing) or not (held or foreign):
             return False
         self.flattening.excuse(held, foreign, by, now_ns)
-        self.takeover.excuse(held)
+        self.takeover.excuse(held, foreign)
         return True
 
     @property

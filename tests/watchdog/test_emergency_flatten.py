@@ -269,3 +269,12 @@ def test_an_order_that_will_not_cancel_holds_up_its_own_symbol_only() -> None:
     assert exchange.broken == []
     assert not course.hand.done
     assert any("cancels are not confirmed" in a for a in course.hand.alerts)
+
+
+def test_what_is_kept_outside_our_symbols_is_not_closed() -> None:
+    exchange = Exchange(7, [40.0, 25.0], reject_share=0.0)
+    course = Course(exchange)
+    course.hand.excuse_outside(frozenset({"S0"}))
+    course.run(20.0)
+    assert course.hand.done
+    assert exchange.qty == [0.0, 25.0]

@@ -83,6 +83,21 @@ def test_an_operator_keeps_it_by_its_name(dedicated: World) -> None:
     assert code == 0, text
 
 
+def test_what_is_kept_stays_kept_when_something_else_is_held_again(dedicated: World) -> None:
+    world, flattening = dedicated, dedicated.agent.flattening
+    world.broker.value[0]["foreign_positions"] = 1
+    world.command(CommandKind.KILL)
+    world.run(5)
+    world.command(CommandKind.RESET, flags=EXCUSE_REMAINING, reason="FOREIGN: one option is kept")
+    world.run(3)
+    assert flattening.flat_since_ns > 0
+    assert flattening.kept_foreign(world.agent.stops.latch) == 1
+    world.hold(0, 10.0)
+    world.run(10)
+    assert world.positions.value[0]["qty"] == 0.0
+    assert flattening.flat_since_ns > 0
+
+
 def test_a_managed_account_leaves_other_holdings_alone(tmp_path: Path) -> None:
     world = World(tmp_path, {"gateway": {"port": 1, "account_scope": "managed"}})
     world.run(0.5)

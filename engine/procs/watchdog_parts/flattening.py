@@ -123,11 +123,11 @@ class Flattening:
 
     def start(
         self, reason: str, source: int, now_ns: int, *, cause_ns: int = 0, flatten_id: int = 0, scope: int = -1,
-        excused: int = 0,
+        excused: int = 0, excused_foreign: int = 0,
     ) -> int:  # fmt: skip
         """Begin, unless one is running (of at least that scope). Returns the id of the running one.
 
-        ``excused``: symbols that an operator has said he keeps."""
+        ``excused``: symbols that an operator has said he keeps, ``excused_foreign``: positions outside them."""
         if self.active:
             wider = self.state.scope | (scope if scope >= 0 else (1 << len(self._senses.names)) - 1)
             if wider != self.state.scope:
@@ -140,8 +140,8 @@ class Flattening:
             flatten_id or now_ns, len(self._senses.names), source=source, reason=reason[:160], cause_ns=cause_ns,
             now_ns=now_ns, scope=scope, boot_id=self._boot,
         )  # fmt: skip
-        if excused:
-            self.state = fl.excuse(self.state, excused)
+        if excused or excused_foreign:
+            self.state = fl.excuse(self.state, excused, excused_foreign)
         self.flat_since_ns = self.symbol_flat_since_ns = 0
         self.flat_lost = False
         self._counters.add("flattens")
@@ -383,8 +383,14 @@ class Flattening:
 
     def kept(self, latch: latches.Latch) -> int:
         """Symbols that an operator keeps in this flatten or KILL; those of an earlier one bind nobody."""
-        ours = self.state.active or (latch.kill and self.state.started_ns >= latch.kill_id)
-        return self.state.excused if ours else 0
+        return self.state.excused if self._of_this_stop(latch) else 0
+
+    def kept_foreign(self, latch: latches.Latch) -> int:
+        """As many positions outside the symbols does he keep."""
+        return self.state.excused_foreign if self._of_this_stop(latch) else 0
+
+    def _of_this_stop(self, latch: latches.Latch) -> bool:
+        return self.state.active or (latch.kill and self.state.started_ns >= latch.kill_id)
 
     def excuse(self, mask: int, foreign: int, by: str, now_ns: int) -> None:
         """An operator keeps these symbols, and as many positions outside them: the flatten confirms the rest."""
@@ -398,12 +404,12 @@ class Flattening:
         ``sent_ns`` is 0 if there was nothing to close. A flatten of before is over: its times are not this one's.
         """
         if not self.state.active:
-            excused = self.state.excused
+            before = self.state
             self.state = fl.start(
                 began_ns, len(self._senses.names), source=Source.WATCHDOG, reason="the bridge is gone under KILL",
                 cause_ns=began_ns, now_ns=began_ns, boot_id=self._boot,
             )  # fmt: skip
-            self.state = fl.excuse(self.state, excused)
+            self.state = fl.excuse(self.state, before.excused, before.excused_foreign)
         self.state = replace(
             self.state,
             state=int(FlattenState.FLAT),

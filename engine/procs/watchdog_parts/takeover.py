@@ -227,7 +227,8 @@ class Takeover:
             regular_hours=lambda: self._senses.regular_hours, cancel_only=not self._must_close(now_ns), settle=True,
             canceller=self._canceller,
         )  # fmt: skip
-        self.excuse(self._flattening.kept(self._stops.latch))
+        latch = self._stops.latch
+        self.excuse(self._flattening.kept(latch), self._flattening.kept_foreign(latch))
         self._budget(False, now_ns)
         if not self.connection.ready:
             self._event(f"emergency connection is not up: {self.connection.last_error}", Severity.P1, now_ns)
@@ -341,9 +342,11 @@ class Takeover:
             EventKind.CONNECTIVITY, 0, severity=severity, source=Source.WATCHDOG, text=text, now_ns=now_ns
         )
 
-    def excuse(self, mask: int) -> None:
-        """An operator keeps these symbols: also over the emergency connection."""
+    def excuse(self, mask: int, foreign: int) -> None:
+        """An operator keeps these symbols, or what is held outside all of ours: also over the emergency connection."""
         if self._hand is not None:
+            if foreign:
+                self._hand.excuse_outside(frozenset(self._symbols))
             self._hand.excuse(frozenset(i.symbol for i in self._senses.tradable if mask >> i.index & 1))
 
     def close(self) -> None:
