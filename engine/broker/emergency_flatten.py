@@ -59,7 +59,8 @@ class DirectFlatten:
         self.closed = 0
         self.began_ns = now_ns
         self.sent_ns = 0
-        """When the first closing orders were written, all of them in one step; 0: none yet."""
+        """When the last closing order of the first round had left; 0: not yet."""
+        self._leaving = False
         self.state = fl.start(now_ns, 0, source=Source.WATCHDOG, reason=reason, cause_ns=now_ns, now_ns=now_ns)
 
     @property
@@ -120,6 +121,8 @@ class DirectFlatten:
     def step(self, messages: list[Message], now_ns: int) -> None:
         """Take in what has arrived, advance, send."""
         connection, book = self._connection, self._book
+        if self._leaving and not connection.unsent:  # what may leave in a second is little around a change of owner
+            self._leaving, self.sent_ns = False, now_ns
         if connection.incarnation != self._incarnation:
             self._incarnation = connection.incarnation
             book.new_login()
@@ -209,7 +212,7 @@ class DirectFlatten:
                 self._cancel_all(now_ns)
             elif isinstance(action, fl.Close):
                 self._close(action)
-                self.sent_ns = self.sent_ns or now_ns
+                self._leaving = self.sent_ns == 0
             elif isinstance(action, fl.RequestSnapshot):
                 self._ask(now_ns)
             elif isinstance(action, fl.Alert):

@@ -278,3 +278,14 @@ def test_what_is_kept_outside_our_symbols_is_not_closed() -> None:
     course.run(20.0)
     assert course.hand.done
     assert exchange.qty == [0.0, 25.0]
+
+
+def test_the_time_of_the_closes_is_that_of_the_last_one_that_left() -> None:
+    exchange = Exchange(3, [10.0] * 12, reject_share=0.0)
+    course = Course(exchange)
+    course.link.messages_per_s = 5
+    course.run(30.0)
+    assert course.hand.done
+    round_one = sorted(t for t, *_ in exchange.closes)[:12]
+    assert round_one[-1] - round_one[0] > 1_000 * MS, "they could not all leave at once"
+    assert round_one[-1] <= course.hand.sent_ns <= round_one[-1] + 20 * MS
