@@ -391,8 +391,14 @@ class Judge:
 
     def _orders(self, rows: list[dict[str, object]]) -> None:
         working = {o.wire.order_ref for o in self.gateway.exchange.working()}
-        for order in fold_orders(rows):
-            ref = f"L2:{int(order['intent_id']):x}"
+        known = {f"L2:{int(order['intent_id']):x}": order for order in fold_orders(rows)}
+        for ref in working:
+            alive = ref in known and known[ref]["state"] in (1, 3, 4, 5, 6, 7)
+            if ref.startswith("L2:") and not alive:
+                word = f"is in state {known[ref]['state']}" if ref in known else "is unknown"
+                self.say(6, f"order {ref} works at the broker and {word} in the journal")
+                return
+        for ref, order in known.items():
             alive = order["state"] in (1, 3, 4, 5, 6, 7)
             if alive and ref not in working and order["source"] != Source.WATCHDOG:
                 self.say(6, f"order {ref} is in state {order['state']} in the journal and does not work at the broker")
