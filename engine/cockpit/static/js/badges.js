@@ -6,7 +6,7 @@ import { HoldButton, help } from "./flatten.js";
 import { s, toast } from "./store.js";
 import { ConnectionLamp, Panel, html, replay, signal, streamStale, useState } from "./ui.js";
 
-const SIGN = { OK: "✓", WARMING: "◔", WARN: "!", STALE: "?", TRIPPED: "✕", WAIT: "⧖" };
+const SIGN = { OK: "✓", WARMING: "◔", WARN: "!", STALE: "?", TRIPPED: "✕", WAIT: "…" };
 const resetOpen = signal(null);
 
 function shown(badge) {
