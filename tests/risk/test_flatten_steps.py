@@ -339,6 +339,18 @@ def test_without_a_read_that_has_arrived_nothing_is_closed_however_calm() -> Non
     assert closes(confirming(before, before, at_ms=(1, OVER_MS))[1]) == []
 
 
+def test_a_lost_link_unsettles_what_a_read_before_it_had_shown() -> None:
+    """Somebody may have closed it by hand meanwhile, and our books do not have that yet."""
+    arrived = view(5.0, -7.0, **HANGS | read(2, open_orders=1))
+    state, _ = fl._confirm(at(FlattenState.CLOSING), view(5.0, -7.0, **HANGS), T)
+    state, _ = step(state, arrived, 10 * MS)
+    assert state.settled == 0b10
+    state, _ = step(state, replace(arrived, can_send=False), 20 * MS)
+    state, actions = step(state, arrived, CONFIG.round_ns)
+    assert closes(actions) == []
+    assert state.state == FlattenState.CONFIRM_CANCELS
+
+
 def test_what_a_read_has_settled_stays_settled_while_the_next_one_is_out() -> None:
     arrived = view(5.0, -7.0, **HANGS | read(2, open_orders=1))
     state, actions = fl._confirm(at(FlattenState.CLOSING), view(5.0, -7.0, **HANGS), T)

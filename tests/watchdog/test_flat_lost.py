@@ -27,6 +27,17 @@ def work(world: World, count: int, symbol: int = 1) -> None:
     world.broker.value[0]["order_events"] += 1
 
 
+def keep_symbol_0(world: World) -> None:
+    """KILL, with a position that can't be closed and that an operator keeps by name; the rest is confirmed flat."""
+    world.bridge_fills = False
+    world.hold(0, 10.0)
+    world.command(CommandKind.KILL)
+    world.run(0.5)
+    assert world.agent.excuse("alice", world.clock.now)
+    world.bridge_fills = True
+    world.run(10)
+
+
 def cancels(world: World) -> int:
     return world.commands.count(CommandKind.CANCEL_ALL)
 
@@ -66,13 +77,7 @@ def test_a_position_of_a_moment_does_not_begin_a_flatten(world: World) -> None:
 
 
 def test_what_an_operator_has_excused_stays(world: World) -> None:
-    world.bridge_fills = False
-    world.hold(0, 10.0)
-    world.command(CommandKind.KILL)
-    world.run(0.5)
-    assert world.agent.excuse("alice", world.clock.now)
-    world.bridge_fills = True
-    world.run(10)
+    keep_symbol_0(world)
     flattening = world.agent.flattening
     flattening.flat_lost = True  # as after a fill in another symbol
     world.hold(2, 50.0)
@@ -154,13 +159,7 @@ def test_the_bridges_own_flatten_is_left_alone_with_its_orders(world: World) -> 
 
 
 def test_an_order_in_what_an_operator_keeps_may_rest_and_another_is_cancelled(world: World) -> None:
-    world.bridge_fills = False
-    world.hold(0, 10.0)
-    world.command(CommandKind.KILL)
-    world.run(0.5)
-    assert world.agent.excuse("alice", world.clock.now)
-    world.bridge_fills = True
-    world.run(10)
+    keep_symbol_0(world)
     assert world.agent.flattening.flat_since_ns > 0
     before = cancels(world)
     work(world, 1, symbol=0)
