@@ -221,8 +221,7 @@ def step(state: Flatten, view: View, now_ns: int, config: FlattenConfig) -> tupl
     left = remaining(state, view)
     state = _note(state, view, left, now_ns, config)
     if not view.can_send:
-        if state.calm or state.settled:  # what happened at the broker meanwhile, a new read has to tell
-            state = replace(state, calm=0, settled=0)
+        state = replace(state, calm=0, settled=0)  # what happened at the broker meanwhile, a new read has to tell
         return _alert(state, now_ns, config, "the link to the broker is down")
     if state.state == FlattenState.STOPPING:
         return _round_one(state, view, left, now_ns, config)
