@@ -69,6 +69,11 @@ class DeadMan:
                 now_ns, symbols, source=source, reason=reason, cause_ns=now_ns, now_ns=now_ns, scope=scope
             )
 
+    def stop(self) -> None:
+        """Its stop has been released by a person: what is held from now on is wanted."""
+        self.state = machine.Flatten()
+        self.rejected = 0
+
     @property
     def active(self) -> bool:
         return self.state.active

@@ -132,6 +132,10 @@ class Guard:
                 "no watchdog: the bridge's dead-man",
                 now_ns,
             )
+        if self.deadman.active and valid and not self._gate.account["killed"][0]:
+            self.deadman.stop()  # it latched KILL, so an operator has released that; it would close every new position
+            text = "KILL was released by an operator: the bridge's own flatten, which had not confirmed flat, ends"
+            self._context.events.emit(EventKind.ALERT, severity=Severity.P2, text=text)
         if self.deadman.active:
             self._step_deadman(now_ns)
 

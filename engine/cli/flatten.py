@@ -23,8 +23,8 @@ WAIT_S = 60.0
 def flatten(config_file: Path | None, instance: str | None, direct: bool, wait_s: float) -> int:
     """Stop entries, cancel everything, close everything. Exit 0 only when the broker has confirmed flat.
 
-    Afterwards it stays PAUSED until `l2dash resume`. With --direct and a living bridge or watchdog it is `l2dash kill
-    --flatten`: two hands that close the same position would turn it around.
+    Afterwards it stays PAUSED until `l2dash resume`. With --direct and a living bridge, watchdog or supervisor it is
+    `l2dash kill --flatten`: two hands that close the same position would turn it around.
     """
     if direct:
         config = target_or_starting(config_file, instance)
@@ -89,11 +89,14 @@ def flatten_and_wait(config: Config, wait_s: float) -> None:
 
 
 def living_senders(config: Config) -> list[str]:
-    """Processes, hung ones too, that send orders of this instance: "broker-bridge (pid 12)"."""
+    """Processes, hung ones too, that send orders of this instance: "broker-bridge (pid 12)"; and who restarts them."""
     from engine import topology
+    from engine.cli.kill import supervisor_pid
     from engine.runtime.instance import living
 
-    return [
+    supervisor = supervisor_pid(config)
+    restarts = [f"supervisor (pid {supervisor})"] if supervisor else []
+    return restarts + [
         f"{life.service} (pid {life.pid})"
         for life in living(config)
         if life.service in (topology.BRIDGE, topology.WATCHDOG)

@@ -110,8 +110,8 @@ class Stops:
         view = self.parts.fresh()
         if view.watchdog_silent_ns():
             return ["the watchdog does not answer: only it releases KILL; restart it (l2dash start watchdog)"]
-        if not view.stops().kill:
-            return ["KILL is not latched: nothing to reset"]
+        if not view.stops().kill:  # a flatten under PAUSE ends by keeping what can't be closed: the watchdog's to judge
+            return [] if excuse and view.flattening() else ["KILL is not latched: nothing to reset"]
         recovery, reasons = view.recovery(), []
         if view.flattening() and not excuse:  # an excuse of what can't be closed ends it: for the watchdog to judge
             reasons.append(f"flatten is running: {view.flatten()['state']}")

@@ -278,7 +278,10 @@ class Watchdog:
             self._alert(Severity.P1, "the reset window is over and the broker is still lost", now_ns)
         elif action == LinkAction.FLATTEN:
             self.stops.amend(now_ns, awaits_link=False)
-            self.flattening.start("the broker is back after an outage", Source.WATCHDOG, now_ns, cause_ns=now_ns)
+            self.flattening.start(
+                "the broker is back after an outage", Source.WATCHDOG, now_ns, cause_ns=now_ns,
+                **self.flattening.keeps(latch),
+            )  # fmt: skip
         elif action == LinkAction.PAGE:
             self.stops.amend(now_ns, awaits_link=False)
             what = senses.in_words(senses.held())
@@ -292,8 +295,9 @@ class Watchdog:
         latch, flattening, senses = self.stops.latch, self.flattening, self.senses
         if not latch.kill:
             flattening.flat_lost = False
+        narrow = not latch.kill and flattening.symbol_flat_lost
         if (
-            not latch.kill
+            not (latch.kill or narrow)
             or flattening.active
             or flattening.flat_since_ns
             or latch.awaits_link
@@ -301,31 +305,37 @@ class Watchdog:
         ):
             self._exposed_since_ns = self._loose_since_ns = 0
             return
-        if flattening.flat_lost and flattening.exposed() and senses.facts.link.reconciled:
-            self._close_again(now_ns)
+        scope = latch.symbol_kill if narrow else -1
+        held = flattening.exposed() & scope
+        if (narrow or flattening.flat_lost) and held and senses.facts.link.reconciled:
+            self._close_again(held, scope, now_ns)
             return
         self._exposed_since_ns = 0
+        if narrow:
+            return
         self._cancel_loose(now_ns)
         if flattening.active:
             return
         quiet = not senses.held() and not senses.working()
         if quiet or (self._observe_until_ns and now_ns >= self._observe_until_ns):
             self._observe_until_ns = 0
-            flattening.start("confirm that the account is flat", Source.WATCHDOG, now_ns)
+            text = "confirm that the account is flat"
+            flattening.start(text, Source.WATCHDOG, now_ns, **flattening.keeps(latch))
 
-    def _close_again(self, now_ns: int) -> None:
-        """Flat was confirmed under KILL, and something is held again: a late fill, a bust, an order of another hand.
+    def _close_again(self, held: int, scope: int, now_ns: int) -> None:
+        """Flat was confirmed under a stop, and it is held again: a late fill, a bust, an order of another hand.
 
         Only what stays for a while: positions are rebuilt piece by piece after a restart of the bridge.
         """
         self._exposed_since_ns = self._exposed_since_ns or now_ns
         if now_ns - self._exposed_since_ns < EXPOSED_NS:
             return
-        flattening, what = self.flattening, self.senses.in_words(self.flattening.exposed())
+        flattening, what = self.flattening, self.senses.in_words(held)
+        stop = "KILL" if scope < 0 else "the stop of its symbol"
         self._exposed_since_ns = 0
-        self._alert(Severity.P1, f"held again after flat was confirmed, under KILL: {what}; closing", now_ns)
+        self._alert(Severity.P1, f"held again after flat was confirmed, under {stop}: {what}; closing", now_ns)
         flattening.start(
-            f"held again under KILL: {what}", Source.WATCHDOG, now_ns, cause_ns=now_ns,
+            f"held again under {stop}: {what}", Source.WATCHDOG, now_ns, cause_ns=now_ns, scope=scope,
             excused=flattening.state.excused, excused_foreign=flattening.state.excused_foreign,
         )  # fmt: skip
 
@@ -347,14 +357,16 @@ class Watchdog:
         self._loose_since_ns = 0
         what = f"{loose} order{'s work' if loose > 1 else ' works'} under KILL with nothing held that could be reduced"
         self._alert(Severity.P1, f"{what}: cancelling; see who or what sends them", now_ns)
-        foreign = flattening.kept_foreign(self.stops.latch)
-        flattening.start(what, Source.WATCHDOG, now_ns, cause_ns=now_ns, excused=kept, excused_foreign=foreign)
+        flattening.start(what, Source.WATCHDOG, now_ns, cause_ns=now_ns, **flattening.keeps(self.stops.latch))
 
     def excuse(self, by: str, now_ns: int) -> bool:
         """An operator has named everything that is held: a running flatten confirms the rest. True if one runs."""
         held, foreign = self.senses.held(), self.senses.foreign()
         if not (self.flattening.active or self.takeover.closing) or not (held or foreign):
             return False
+        if not self.flattening.active:  # the emergency hand acts: what is kept has to be remembered beyond it
+            text = "the emergency connection gets flat"
+            self.flattening.start(text, Source.WATCHDOG, now_ns, **self.flattening.keeps(self.stops.latch))
         self.flattening.excuse(held, foreign, by, now_ns)
         self.takeover.excuse(held, foreign)
         return True

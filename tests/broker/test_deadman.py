@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from scripted import Scripted
 
+from engine.broker import news as n
 from engine.broker.deadman import DeadMan
 from engine.broker.register import Register
-from engine.domain.codes import FlattenState
+from engine.domain.codes import EventKind, FlattenState
 from engine.risk import flatten as machine
 from engine.risk.accounting import Accounts
 
@@ -125,3 +126,41 @@ def test_other_holdings_count_where_the_account_is_ours(tmp_path: Path, scope: s
     world.bridge.cells.broker["foreign_positions"] = 1
     assert world.bridge.guard._foreign() == counts
     world.close()
+
+
+def test_it_stands_down_when_an_operator_has_released_its_stop(
+    world: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never got flat, because of what the operator keeps: what is bought after the release is not its business."""
+
+    def alone(w: Scripted) -> None:
+        w.bridge.do_work(w.clock.now)
+        w.bridge.housekeeping(w.clock.now)
+        w.seen.extend(w.events.poll().copy())
+
+    world.link.positions[7] = n.PositionNews("DUSIM001", 77, "TSLA", "OPT", 2.0, 2.0)
+    world.holds(0, 10.0)
+    world.up()
+    man = world.bridge.guard.deadman
+    with monkeypatch.context() as gone:
+        gone.setattr(Scripted, "turn", alone)
+        world.run(6)
+        close = world.link.placed[-1]
+        world.link.say(
+            world.fill("0001.01.01.01", 0, -10.0, order_id=close.order_id, client_id=11), world.holds(0, 0.0)
+        )
+        world.run(8)
+    assert man.state.state == FlattenState.STUCK
+    world.run(1)
+    assert man.active, "a watchdog that is back releases nothing"
+    stop = world.watchdog.cell_writer("stop.watchdog")
+    stop.value[0]["released_kill_id"] = world.clock.now
+    stop.publish()
+    world.run(1)
+    assert not man.active
+    assert any("KILL was released by an operator" in t for t in world.texts(EventKind.ALERT))
+    placed, sent = len(world.link.placed), len(world.link.sent)
+    world.link.say(world.fill("0002.01.01.01", 0, 50.0), world.holds(0, 50.0))
+    world.run(12)
+    assert world.link.placed[placed:] == []
+    assert "global_cancel" not in world.link.names(sent)

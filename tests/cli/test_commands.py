@@ -294,6 +294,31 @@ def test_a_direct_flatten_ends_whoever_else_may_send_first(
     assert latch.parse((private.config.state_dir / "latch.json").read_text()).kill
 
 
+def test_a_direct_flatten_ends_who_would_restart_a_sender_first(
+    private: TestInstance, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = (
+        "import fcntl, os, sys, time\nfd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)\n"
+        "fcntl.flock(fd, fcntl.LOCK_EX)\nos.write(fd, str(os.getpid()).encode())\nprint('up', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    lock = private.config.state_dir / "supervisor.lock"
+    supervisor = subprocess.Popen([sys.executable, "-c", script, str(lock)], stdout=subprocess.PIPE)
+    assert supervisor.stdout is not None
+    assert supervisor.stdout.readline() == b"up\n"
+    found: list[Any] = []
+
+    def direct(config: Any, say: Any) -> Any:
+        found.append(supervisor.wait(5))
+        return emergency.Result(True, (), 1, 0.1, "flat")
+
+    monkeypatch.setattr(emergency, "flatten_direct", direct)
+    code, said = cli("flatten", "--direct")
+    assert code == 0
+    assert found == [-9]
+    assert f"supervisor (pid {supervisor.pid}) may send too" in said
+
+
 def test_a_direct_flatten_with_nobody_alive_latches_nothing(
     private: TestInstance, cli: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -259,6 +259,16 @@ async def test_reset_is_sent_when_nothing_speaks_against_it(rig) -> None:
     assert (CommandKind.RESET, "bearer:admin") in rig.plant.seen
 
 
+async def test_a_flatten_under_pause_ends_by_keeping_what_cant_be_closed(rig) -> None:
+    rig.plant.position(1, 5, 400.0)
+    await rig.call("POST", "/api/exec/flatten-all", {})
+    await rig.until(lambda: rig.plant.seen, "the watchdog took it")
+    body = {"reason": "MSFT is halted and kept", "excuse_remaining": True}
+    status, answer = await rig.call("POST", "/api/exec/reset", body)
+    assert status == 202, answer
+    assert (CommandKind.RESET, "bearer:admin") in rig.plant.seen
+
+
 async def test_an_override_needs_a_reason(rig) -> None:
     status, body = await rig.call("POST", "/api/exec/reset", {"override_day_lock": True})
     assert (status, body["field"]) == (422, "reason")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from world import World
+from world import MS, World
 
 from engine.domain.codes import Badge, CommandKind, EventKind, Severity
 from engine.risk import latch
@@ -36,6 +36,28 @@ def keep_symbol_0(world: World) -> None:
     assert world.agent.excuse("alice", world.clock.now)
     world.bridge_fills = True
     world.run(10)
+
+
+def late(world: World) -> None:
+    """LAT trips: every reply comes 800 ms late."""
+    b = world.broker.value[0]
+    for _ in range(6):
+        count = int(b["rtt_count"])
+        b["rtt_ns"][count % len(b["rtt_ns"])] = 800 * MS
+        b["rtt_count"] = count + 1
+        world.run(0.3)
+    world.run(3)
+    assert world.guardrails.read(0)["kill_reasons"] & 1 << Badge.LAT
+
+
+def test_a_further_cause_sells_nothing_that_an_operator_keeps(world: World) -> None:
+    keep_symbol_0(world)
+    late(world)
+    assert world.positions.value[0]["qty"] == 10.0
+    assert world.agent.flattening.kept(world.agent.stops.latch) == 1
+    world.command(CommandKind.KILL)
+    world.run(5)
+    assert world.positions.value[0]["qty"] == 0.0, "the last word of a person counts"
 
 
 def cancels(world: World) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from world import World
 
-from engine.domain.codes import CommandKind, EventKind, FlattenState, Severity
+from engine.domain.codes import CommandKind, EventKind, FlattenState, Severity, TradingState
 from engine.risk.release import EXCUSE_REMAINING
 
 
@@ -96,6 +96,45 @@ def test_what_is_kept_stays_kept_when_something_else_is_held_again(dedicated: Wo
     world.run(10)
     assert world.positions.value[0]["qty"] == 0.0
     assert flattening.flat_since_ns > 0
+
+
+def test_a_look_that_confirms_flat_anew_keeps_it_too(dedicated: World) -> None:
+    world, flattening = dedicated, dedicated.agent.flattening
+    world.broker.value[0]["foreign_positions"] = 1
+    world.command(CommandKind.KILL)
+    world.run(5)
+    world.command(CommandKind.RESET, flags=EXCUSE_REMAINING, reason="FOREIGN: one option is kept")
+    world.run(3)
+    assert flattening.flat_since_ns > 0
+    for working in (1, 0):  # an order of a moment
+        world.positions.value[1]["working_orders"] = world.broker.value[0]["working_orders"] = working
+        world.positions.publish(1)
+        world.broker.value[0]["order_events"] += 1
+        world.run(0.5)
+    world.run(8)
+    assert flattening.flat_since_ns > 0
+    assert flattening.state.reason == "confirm that the account is flat"
+    assert flattening.kept_foreign(world.agent.stops.latch) == 1
+
+
+def test_nobody_resumes_while_a_flatten_would_close_what_is_opened(dedicated: World) -> None:
+    world = dedicated
+    world.broker.value[0]["foreign_positions"] = 1
+    world.command(CommandKind.FLATTEN)
+    world.run(10)
+    assert world.agent.flattening.state.state == FlattenState.STUCK
+    code, text = world.command(CommandKind.RESUME)
+    assert code == 1
+    assert "a flatten is running" in text
+    assert "FOREIGN (1 position)" in text
+    assert world.state == TradingState.PAUSED
+    code, text = world.command(CommandKind.RESET, flags=EXCUSE_REMAINING, reason="FOREIGN: one option is kept")
+    assert code == 1
+    assert "what was named is excused: the rest is being confirmed flat, resume after that" in text
+    world.run(3)
+    assert world.agent.flattening.state.state == FlattenState.FLAT
+    assert world.command(CommandKind.RESUME) == (0, "resumed")
+    assert world.state == TradingState.ACTIVE
 
 
 def test_a_managed_account_leaves_other_holdings_alone(tmp_path: Path) -> None:

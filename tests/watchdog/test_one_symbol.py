@@ -94,11 +94,42 @@ def test_held_again_it_is_not_flat(world: World) -> None:
     world.run(5)
     world.books.value[0]["fair_value"] = 103.0
     assert world.agent.flattening.symbol_flat_since_ns
-    world.hold(0, 5.0)
     world.run(31, step_ms=20)
+    world.hold(0, 5.0)
+    world.run(0.5)
     code, text = world.command(CommandKind.RESET)
     assert code == 1
     assert "not confirmed flat: AAPL +5" in text
+
+
+def test_a_late_fill_of_it_is_closed_and_paged_and_the_others_are_left_alone(world: World) -> None:
+    world.run(5)
+    world.books.value[0]["fair_value"] = 103.0
+    assert world.agent.flattening.symbol_flat_since_ns
+    world.cancels.clear()
+    world.hold(0, 300.0)
+    world.run(0.9)
+    assert world.positions.value[0]["qty"] == 300.0, "a position that is rebuilt for a moment is no exposure"
+    world.run(5)
+    assert world.positions.value[0]["qty"] == 0.0
+    assert world.positions.value[1]["qty"] == 10.0
+    assert set(world.cancels) <= {0}
+    assert world.agent.flattening.symbol_flat_since_ns
+    pages = [e for e in world.events if e["kind"] == EventKind.ALERT and e["severity"] == Severity.P1]
+    texts = [bytes(e["text"]).decode() for e in pages]
+    assert [t for t in texts if "held again" in t] == [
+        "held again after flat was confirmed, under the stop of its symbol: AAPL +300; closing"
+    ]
+
+
+def test_what_is_bought_after_its_release_is_left_alone(world: World) -> None:
+    world.run(5)
+    world.books.value[0]["fair_value"] = 103.0
+    world.run(31, step_ms=20)
+    assert world.command(CommandKind.RESET)[0] == 0
+    world.hold(0, 300.0)
+    world.run(5)
+    assert world.positions.value[0]["qty"] == 300.0
 
 
 def test_a_kill_wants_the_whole_account_flat(world: World) -> None:

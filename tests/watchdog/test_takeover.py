@@ -15,8 +15,9 @@ from engine import topology
 from engine.broker import emergency_flatten
 from engine.broker.emergency import EmergencyConnection
 from engine.broker.emergency_codec import Contract, OpenOrder, OpenOrdersEnd, OrderStatus, Position, PositionsEnd
-from engine.domain.codes import CommandKind, EventKind, FlattenState, Owner, ServiceState
+from engine.domain.codes import Badge, CommandKind, EventKind, FlattenState, Owner, ServiceState, Source
 from engine.procs.watchdog_parts import takeover
+from engine.risk.release import EXCUSE_REMAINING, ResetRequest
 
 AAPL = Contract(265598, "AAPL", "STK", "USD")
 
@@ -193,6 +194,35 @@ def test_what_an_operator_keeps_under_kill_stays_when_the_bridge_dies_and_when_i
     assert world.agent.flattening.state.excused & 1
     assert world.positions.value[0]["qty"] == 30.0
     trader.sell(30.0)  # the gateway is the next test's too
+
+
+def test_while_the_emergency_hand_closes_nobody_resets_and_what_is_named_is_kept(
+    world: World, bridge: Bridge, trader: Trader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trader.buy_and_rest(20.0)
+    world.hold(0, 20.0)
+    world.run(0.3)
+    # The broker was lost for long and is back: KILL, and what is held is left to a person.
+    world.agent.guard.kill(1 << Badge.KILL, "broker lost", world.clock.now, flatten=False)
+    monkeypatch.setattr(emergency_flatten.DirectFlatten, "_close", lambda *_: None)  # AAPL is halted
+    bridge.die()
+    hand = world.agent.takeover
+    live(world, lambda: hand._hand is not None and hand._hand.settled, 10.0)
+    assert hand.closing
+    assert not world.agent.flattening.active
+    request = ResetRequest(EXCUSE_REMAINING, "jo", "AAPL is kept", Source.CLI)
+    world.agent._commands._reset(1, Source.CLI, request, "reset by jo", world.clock.now)
+    assert world.killed
+    assert world.agent.flattening.state.excused == 1
+    monkeypatch.undo()  # it trades again
+    assert hand._hand is not None
+    live(world, lambda: hand._hand is not None and hand._hand.done, 20.0)
+    results = [bytes(e["text"]).decode() for e in world.events if e["kind"] == EventKind.COMMAND_RESULT]
+    assert "flatten is still running" in results[-1]
+    assert "what was named is excused" in results[-1]
+    assert trader.account() == (20.0, 0)
+    assert world.agent.flattening.state.excused == 1, "what is kept is remembered beyond the hand"
+    trader.sell(20.0)
 
 
 def test_what_was_kept_in_an_earlier_kill_binds_nobody(world: World) -> None:

@@ -86,6 +86,12 @@ class Commands:
         if stops.releasing:
             self._refuse(command_id, CommandKind.RESUME, source, "another release is being written", now_ns)
             return
+        if agent.flattening.active and agent.flattening.whole and not agent.effective(now_ns).kill:
+            left = agent.senses.open_in_words(agent.senses.held(), agent.senses.foreign()) or "to be confirmed"
+            text = "a flatten is running, it would close what is opened: wait for flat, or keep what remains by name "
+            text += f"with l2dash reset --excuse-remaining; open: {left}"
+            self._refuse(command_id, CommandKind.RESUME, source, text, now_ns)
+            return
         text = "resumed; KILL still holds: reset it" if stops.latch.kill else "resumed"
 
         def done() -> None:
@@ -106,7 +112,8 @@ class Commands:
         flags = request.flags
         if found:
             if flags & EXCUSE_REMAINING and self._excuse(request, by, now_ns):
-                found.append("what was named is excused: the rest is being confirmed flat, reset again after cooling")
+                then = "reset again after cooling" if self.reset_facts(now_ns).killed else "resume after that"
+                found.insert(0, f"what was named is excused: the rest is being confirmed flat, {then}")
             self._refuse(command_id, CommandKind.RESET, source, "; ".join(found), now_ns)
             return
         extra = [
@@ -158,7 +165,7 @@ class Commands:
         return ResetFacts(
             killed=latch.kill or bool(latch.symbol_kill) or agent.effective(now_ns).kill,
             flat_since_ns=flat_since_ns,
-            flattening=agent.flattening.active,
+            flattening=agent.flattening.active or agent.takeover.closing,
             remaining=senses.open_in_words(held, foreign),
             day_locked=agent.day_locked,
             states={badge: (r.state, r.reason) for badge, r in agent.guard.evaluator.results.items()},

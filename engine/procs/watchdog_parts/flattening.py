@@ -81,6 +81,8 @@ class Flattening:
         self.flat_lost = False
         """Flat had been confirmed, and something is held or works again."""
         self._next_look_ns = 0
+        self.symbol_flat_lost = False
+        """The same of the symbols of a flatten of single ones."""
         self.paused_for_takeover = False
 
     def load(self, now_ns: int, kill_id: int) -> None:
@@ -143,7 +145,7 @@ class Flattening:
         if excused or excused_foreign:
             self.state = fl.excuse(self.state, excused, excused_foreign)
         self.flat_since_ns = self.symbol_flat_since_ns = 0
-        self.flat_lost = False
+        self.flat_lost = self.symbol_flat_lost = False
         self._counters.add("flattens")
         self._event(f"started: {reason}", now_ns)
         return self.state.flatten_id
@@ -362,7 +364,7 @@ class Flattening:
         if self.flat_since_ns and (self.exposed() or self._senses.working() or self._foreign()):
             self.flat_since_ns, self.flat_lost = 0, True
         if self.symbol_flat_since_ns and self.exposed() & self.state.scope:
-            self.symbol_flat_since_ns = 0
+            self.symbol_flat_since_ns, self.symbol_flat_lost = 0, True
 
     def _foreign(self) -> int:
         """Positions outside the instruments, if more than an operator has excused."""
@@ -388,6 +390,10 @@ class Flattening:
     def kept_foreign(self, latch: latches.Latch) -> int:
         """As many positions outside the symbols does he keep."""
         return self.state.excused_foreign if self._of_this_stop(latch) else 0
+
+    def keeps(self, latch: latches.Latch) -> dict[str, int]:
+        """Both, as ``start`` takes them: for a flatten of the same stop."""
+        return {"excused": self.kept(latch), "excused_foreign": self.kept_foreign(latch)}
 
     def _of_this_stop(self, latch: latches.Latch) -> bool:
         return self.state.active or (latch.kill and self.state.started_ns >= latch.kill_id)

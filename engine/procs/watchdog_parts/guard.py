@@ -16,6 +16,7 @@ from engine.risk.guardrails.blocks import Blocks, Duties, blocks
 from engine.risk.guardrails.dd import DdState, anchored, lifted
 from engine.risk.guardrails.evaluate import FAST, SLOW, Evaluator
 from engine.risk.guardrails.result import BadgeResult, Breach
+from engine.risk.release import PEOPLE
 from engine.runtime.context import Context
 
 SLOW_EVALUATION_NS = 20_000_000
@@ -64,7 +65,9 @@ class Guard:
         if self._stops.latch.awaits_link and source == Source.WATCHDOG:
             return new  # the broker is lost: what to do with positions is decided when it is back
         if flatten and (new or not self._flattening.active):
-            self._flattening.start(text, source, now_ns, cause_ns=cause_ns, flatten_id=flatten_id)
+            # A further cause under the same KILL sells nothing that a person keeps; a person's own word does.
+            keeps = {} if source in PEOPLE else self._flattening.keeps(self._stops.latch)
+            self._flattening.start(text, source, now_ns, cause_ns=cause_ns, flatten_id=flatten_id, **keeps)
             self._flattening.step(now_ns, self.can_send)
         return new
 

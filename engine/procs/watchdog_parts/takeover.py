@@ -163,7 +163,7 @@ class Takeover:
         if latch.awaits_link and self._in_time(now_ns):
             self._stops.amend(now_ns, awaits_link=False)
             text = "the broker is lost to the bridge, but answers on the emergency connection"
-            self._flattening.start(text, Source.WATCHDOG, now_ns, cause_ns=now_ns)
+            self._flattening.start(text, Source.WATCHDOG, now_ns, cause_ns=now_ns, **self._flattening.keeps(latch))
         return self._flattening.active
 
     def _in_time(self, now_ns: int) -> bool:
