@@ -83,14 +83,19 @@ def test_an_operator_keeps_it_by_its_name(dedicated: World) -> None:
     assert code == 0, text
 
 
-def test_what_is_kept_stays_kept_when_something_else_is_held_again(dedicated: World) -> None:
-    world, flattening = dedicated, dedicated.agent.flattening
+def keep_one(world: World) -> None:
+    """KILL with a position outside, which an operator keeps by name; the rest is confirmed flat."""
     world.broker.value[0]["foreign_positions"] = 1
     world.command(CommandKind.KILL)
     world.run(5)
     world.command(CommandKind.RESET, flags=EXCUSE_REMAINING, reason="FOREIGN: one option is kept")
     world.run(3)
-    assert flattening.flat_since_ns > 0
+    assert world.agent.flattening.flat_since_ns > 0
+
+
+def test_what_is_kept_stays_kept_when_something_else_is_held_again(dedicated: World) -> None:
+    world, flattening = dedicated, dedicated.agent.flattening
+    keep_one(world)
     assert flattening.kept_foreign(world.agent.stops.latch) == 1
     world.hold(0, 10.0)
     world.run(10)
@@ -100,12 +105,7 @@ def test_what_is_kept_stays_kept_when_something_else_is_held_again(dedicated: Wo
 
 def test_a_look_that_confirms_flat_anew_keeps_it_too(dedicated: World) -> None:
     world, flattening = dedicated, dedicated.agent.flattening
-    world.broker.value[0]["foreign_positions"] = 1
-    world.command(CommandKind.KILL)
-    world.run(5)
-    world.command(CommandKind.RESET, flags=EXCUSE_REMAINING, reason="FOREIGN: one option is kept")
-    world.run(3)
-    assert flattening.flat_since_ns > 0
+    keep_one(world)
     for working in (1, 0):  # an order of a moment
         world.positions.value[1]["working_orders"] = world.broker.value[0]["working_orders"] = working
         world.positions.publish(1)
